@@ -1,0 +1,314 @@
+"""The ledger: append-only JSON lines, one durable write a trial; what is measured is never edited.
+
+Three record types stand in one file, told apart by ``"type"``: `Provenance`, `Plan` and `Trial`. One process writes
+(an exclusive lock says so), any number read. A line cut short by a crash or a full disk stays where it is: the next
+append starts on a line of its own, and readers count the fragment as torn.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, Literal, Self
+
+import pandas as pd
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic_core import from_json
+
+from hakmem.errors import LedgerError
+
+SCHEMA = 1
+Role = Literal["baseline", "baseline2", "arm", "peer"]
+Linkage = Literal["preload", "linked", "none"]
+Status = Literal["ok", "failed", "timeout", "killed", "garbage"]
+
+
+class Record(BaseModel):
+    """What every line of a ledger has in common."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True, allow_inf_nan=False
+    )
+    schema_: Literal[1] = Field(default=1, alias="schema")
+
+
+class Provenance(Record):
+    """Where rows come from: one record per session and host. What could not be read is ``"unknown"``."""
+
+    type: Literal["provenance"] = "provenance"
+    id: str
+    host: str
+    started: AwareDatetime
+    facts: dict[str, JsonValue]
+
+
+class Plan(Record):
+    """What a session set out to measure."""
+
+    type: Literal["plan"] = "plan"
+    study: str
+    started: AwareDatetime
+    seed: int
+    blocks: int
+    arms: tuple[str, ...]
+    workloads: tuple[str, ...]
+    spec: dict[str, JsonValue]
+
+
+class Phase(BaseModel):
+    """Memory at the end of one phase of a driver, read by the driver itself (KiB)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    name: str
+    t_s: float
+    rss_kb: int | None = None
+    lazyfree_kb: int | None = None
+    anon_kb: int | None = None
+    peak_rss_kb: int | None = None
+
+
+class Trial(Record):
+    """One fresh process, one arm, one workload: one row. What was not measured is null, never zero.
+
+    `order` counts the trials of the ledger as they were run; `block` numbers a set of trials run back to back (a
+    spoiled block is run again as a further block, and both are kept). `build` is the content address of the native
+    build, `extra` holds the driver's own figures. Kilobytes are KiB, times are seconds.
+    """
+
+    type: Literal["trial"] = "trial"
+    study: str
+    trial_key: str
+    provenance: str
+    host: str
+    block: int
+    position: int
+    order: int
+    arm: str
+    role: Role
+    allocator: str
+    version: str
+    linkage: Linkage
+    build: str
+    gates: dict[str, str]
+    effective_gates: dict[str, str] | None = None
+    workload: str
+    argv: tuple[str, ...]
+    cpu: int | None = None
+    status: Status
+    exit_status: int | None = None
+    signal: int | None = None
+    stderr_tail: str = ""
+    spoiled: tuple[str, ...] = ()
+    started: AwareDatetime
+    wall_s: float
+    user_s: float | None = None
+    sys_s: float | None = None
+    ops: int | None = None
+    seconds: float | None = None
+    ops_per_s: float | None = None
+    peak_rss_kb: int | None = None
+    start_rss_kb: int | None = None
+    end_rss_kb: int | None = None
+    end_lazyfree_kb: int | None = None
+    phases: tuple[Phase, ...] = ()
+    minflt: int | None = None
+    majflt: int | None = None
+    nvcsw: int | None = None
+    nivcsw: int | None = None
+    steal_s: float | None = None
+    syscalls: dict[str, int] | None = None
+    syscalls_per_op: float | None = None
+    counters: dict[str, JsonValue] | None = None
+    extra: dict[str, JsonValue] = Field(default_factory=dict)
+    series: str | None = None
+
+
+AnyRecord = Annotated[Provenance | Plan | Trial, Field(discriminator="type")]
+_RECORD: TypeAdapter[Provenance | Plan | Trial] = TypeAdapter(AnyRecord)
+
+COLUMNS = tuple(info.alias or name for name, info in Trial.model_fields.items() if name != "type")
+NUMERIC = (
+    "cpu exit_status signal wall_s user_s sys_s ops seconds ops_per_s peak_rss_kb start_rss_kb end_rss_kb"
+    " end_lazyfree_kb minflt majflt nvcsw nivcsw steal_s syscalls_per_op"
+).split()
+
+
+def digest(value: JsonValue, length: int = 16) -> str:
+    """Short stable hash of any JSON value: the same content gives the same text on every machine."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+class Ledger:
+    """The single writer of one ledger file; use it as a context manager.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.jsonl`` file; it and its directory are made when missing.
+
+    Raises
+    ------
+    LedgerError
+        Another process writes this ledger, the file cannot be opened, or it holds records this version cannot read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise LedgerError(f"cannot open the ledger {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._fd)
+            raise LedgerError(f"another process is writing {self.path}: wait for it, or name another study") from None
+        try:
+            self.trials = [record for record in records(self.path) if isinstance(record, Trial)]
+        except LedgerError:
+            os.close(self._fd)
+            raise
+        self.keys = {trial.trial_key for trial in self.trials}
+
+    def append(self, record: Provenance | Plan | Trial) -> None:
+        """Write one record durably: one write, one fsync.
+
+        Raises
+        ------
+        LedgerError
+            The disk is full or fails; what stood in the ledger before stays readable, and a later append works.
+        """
+        line = record.model_dump_json().encode() + b"\n"
+        try:
+            if self._ends_inside_a_line():
+                line = b"\n" + line
+            written = os.write(self._fd, line)
+            if written < len(line):  # a full disk takes a part; asking for the rest yields the reason
+                os.write(self._fd, line[written:])
+            os.fsync(self._fd)
+        except OSError as error:
+            raise LedgerError(f"cannot write to the ledger {self.path}: {error.strerror}") from error
+        if isinstance(record, Trial):
+            self.trials.append(record)
+            self.keys.add(record.trial_key)
+
+    def _ends_inside_a_line(self) -> bool:
+        size = os.fstat(self._fd).st_size
+        return size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def records(path: Path) -> Iterator[Provenance | Plan | Trial]:
+    """Every whole record of a ledger, in file order; fragments of torn lines are passed over.
+
+    Raises
+    ------
+    LedgerError
+        The file cannot be read, or a whole line is of an unknown schema or does not fit it.
+    """
+    for number, raw in enumerate(_lines(path), start=1):
+        value = _parse(raw)
+        if value is None:
+            continue
+        schema = value.get("schema")
+        if schema != SCHEMA:
+            raise LedgerError(
+                f"{path}, line {number}: schema {schema!r}, but this hakmem reads schema {SCHEMA}; use the hakmem version"
+                " that wrote it"
+            )
+        try:
+            yield _RECORD.validate_python(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise LedgerError(f"{path}, line {number}: {where}: {first['msg']}") from error
+
+
+def torn(path: Path) -> int:
+    """How many lines of a ledger were cut short by a crash or a full disk."""
+    return sum(1 for raw in _lines(path) if raw.strip() and _parse(raw) is None)
+
+
+def load(path: Path, *, host: str | None = None, pool_hosts: bool = False) -> pd.DataFrame:
+    """The trials of a ledger as a frame, one row a trial, in the order they were written.
+
+    Parameters
+    ----------
+    path : Path
+        The ledger file.
+    host : str, optional
+        Keep the rows of this host only.
+    pool_hosts : bool
+        Return rows of several hosts together (host is then a blocking factor: never compare across it).
+
+    Returns
+    -------
+    pandas.DataFrame
+        The columns of `Trial` plus ``peak_rss_mb``, ``end_rss_mb``, ``end_rss_less_lazyfree_mb`` (MiB) and ``mops``
+        (10^6 ops/s). Failed trials are rows with nulls. ``attrs["torn_lines"]`` counts lines cut short.
+
+    Raises
+    ------
+    LedgerError
+        No such ledger, a record of another schema, or rows of several hosts without `pool_hosts`.
+    """
+    trials = [record for record in records(path) if isinstance(record, Trial)]
+    if host is not None:
+        trials = [trial for trial in trials if trial.host == host]
+    hosts = sorted({trial.host for trial in trials})
+    if len(hosts) > 1 and not pool_hosts:
+        raise LedgerError(f"{path} holds rows of {len(hosts)} hosts ({', '.join(hosts)}): choose one of them")
+    table = frame(trials)
+    table.attrs["torn_lines"] = torn(path)
+    return table
+
+
+def frame(trials: Iterable[Trial]) -> pd.DataFrame:
+    """Trials as the tidy frame that `load` documents."""
+    table = pd.DataFrame([trial.model_dump() for trial in trials], columns=COLUMNS)
+    table[NUMERIC] = table[NUMERIC].astype("float64")
+    table["started"] = pd.to_datetime(table["started"], utc=True)
+    table["peak_rss_mb"] = table["peak_rss_kb"] / 1024
+    table["end_rss_mb"] = table["end_rss_kb"] / 1024
+    table["end_rss_less_lazyfree_mb"] = (table["end_rss_kb"] - table["end_lazyfree_kb"]) / 1024
+    table["mops"] = table["ops_per_s"] / 1e6
+    return table
+
+
+def provenance(path: Path) -> dict[str, Provenance]:
+    """The provenance records of a ledger by their id."""
+    return {record.id: record for record in records(path) if isinstance(record, Provenance)}
+
+
+def _lines(path: Path) -> list[bytes]:
+    try:
+        return Path(path).read_bytes().split(b"\n")
+    except FileNotFoundError:
+        raise LedgerError(f"no ledger {path}: measure first, `hakmem sweep` makes one") from None
+    except OSError as error:
+        raise LedgerError(f"cannot read the ledger {path}: {error.strerror}") from error
+
+
+def _parse(raw: bytes) -> dict[str, Any] | None:
+    """One line as a JSON object, or None for an empty line or a fragment."""
+    try:
+        value = from_json(raw) if raw.strip() else None
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
