@@ -1,0 +1,78 @@
+# `make report` and `make test` each do all they need, from a fresh clone on.
+# Variables to set on the command line: PYTHON=python3.12  PROFILE=smoke|quick|full  CC=clang
+
+PYTHON  ?= python3
+PROFILE ?= quick
+SYSTEM  ?= $(shell uname -s)
+CPU     ?= $(shell uname -m)
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+STAMP   := $(VENV)/.installed
+OUT     := $(CURDIR)/build/native
+C_FILES  = $(shell find native -name '*.c' -o -name '*.h')
+
+export LC_ALL := C.UTF-8
+
+# One sentence for an unsupported machine, rather than a failure somewhere inside.
+ifneq ($(filter-out help clean,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(SYSTEM)/$(filter x86_64 aarch64,$(CPU)),Linux/$(CPU))
+$(error hakmem runs on Linux on x86-64 or aarch64 only, and this is $(SYSTEM) on $(CPU))
+endif
+endif
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup native report test bench lab lint lock generated clean
+
+help: ## list the targets
+	@echo "usage: make TARGET [PROFILE=smoke|quick|full] [PYTHON=python3.12] [CC=clang]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## create .venv from the hash-pinned requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("hakmem needs Python 3.11 or later, and $(PYTHON) is %d.%d: name another with make PYTHON=python3.12" % v[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it with  sudo apt-get install python3-venv" >&2; exit 1; }
+	@echo "setup: installing the locked packages into $(VENV) (about 500 MB, 1 to 3 minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --only-binary :all: --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
+	@touch $@
+
+native: ## compile the allocator and its drivers into build/native
+	@$(MAKE) --no-print-directory -C native OUT=$(OUT)
+
+report: $(STAMP) native ## sweep the LEAN gates and write reports/lean_sweep.html (PROFILE=smoke|quick|full)
+	@$(BIN)/python -m hakmem report 20_lean_sweep --profile $(PROFILE)
+
+bench: $(STAMP) native ## throughput and RSS of every installed allocator, in the terminal
+	@$(BIN)/python -m hakmem bench
+
+lab: $(STAMP) native ## open JupyterLab on loopback, with a token
+	@$(BIN)/jupyter-lab --ServerApp.ip=127.0.0.1 --notebook-dir=$(CURDIR)
+
+lint: $(STAMP) ## ruff, mypy, import-linter, clang-format, C warnings as errors
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary hakmem
+	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
+	@$(MAKE) --no-print-directory -C native OUT=$(OUT) lint
+
+test: lint native ## lint, then the C tests, then the Python tests
+	@$(MAKE) --no-print-directory -C native OUT=$(OUT) test
+	@$(BIN)/python -m pytest
+
+lock: ## pin the newest allowed packages into requirements.lock (needs uv)
+	@command -v uv >/dev/null || { echo "make lock needs uv: install it with  pip install uv" >&2; exit 1; }
+	@uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \
+	    --all-extras --no-header --no-annotate pyproject.toml --output-file requirements.lock
+
+generated: $(STAMP) ## write environment.yml and docs/gates.md anew from their sources
+	@$(BIN)/python -m hakmem.environment
+	@$(BIN)/python -m hakmem.gates
+
+clean: ## remove what was built (keeps .venv, reports and ledgers)
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find hakmem tests -name __pycache__ -type d -prune -exec rm -rf {} +
