@@ -1,15 +1,25 @@
 """Where things are: the checkout, what is built into it, what is measured into it.
 
 hakmem works on a checkout (it compiles `native/` and runs `notebooks/`), so every path hangs from the project root: the
-directory named by ``HAKMEM_HOME``, else the one around the working directory, else the one this package lies in.
+checkout this package lies in, so that code and sources are of one revision; else the one around the working directory.
 """
 
-import os
 from pathlib import Path
 
 from hakmem.errors import MissingTool
 
-__all__ = ["build", "gates_def", "lock_file", "native", "notebooks", "reference", "reports", "root", "runs", "traces"]
+__all__ = [
+    "build",
+    "gates_def",
+    "lock_file",
+    "native",
+    "notebooks",
+    "reference",
+    "reports",
+    "root",
+    "runs",
+    "traces",
+]
 
 _MARK = Path("native", "src", "gates.def")
 
@@ -25,18 +35,15 @@ def root() -> Path:
     Raises
     ------
     MissingTool
-        If ``HAKMEM_HOME`` names no checkout, or none is found.
+        If there is no checkout around the package or the working directory.
     """
-    home = os.environ.get("HAKMEM_HOME")
-    if home is not None:
-        if (Path(home) / _MARK).is_file():
-            return Path(home).resolve()
-        raise MissingTool(f"HAKMEM_HOME={home!r} is not a checkout of hakmem: it has no {_MARK}")
     here = Path.cwd()
-    for candidate in (here, *here.parents, Path(__file__).resolve().parent.parent):
+    for candidate in (Path(__file__).resolve().parent.parent, here, *here.parents):
         if (candidate / _MARK).is_file():
-            return candidate.resolve()
-    raise MissingTool(f"no checkout of hakmem around {here}: run inside one, or set HAKMEM_HOME to it")
+            return candidate
+    raise MissingTool(
+        f"no checkout of hakmem around {here}: clone the repository and run hakmem inside it"
+    )
 
 
 def native() -> Path:
