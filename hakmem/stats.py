@@ -1,0 +1,409 @@
+"""Statistics of a study: paired within blocks, replicated over blocks, never over samples inside one run.
+
+Pure functions of arrays and of the ledger's rows; nothing here reads a file or a clock. Ratios live on the log scale,
+where a gain and the loss that undoes it are equally far from 0; `Interval.percent` turns them into the figures people
+read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import optimize, stats
+
+Array = npt.NDArray[np.float64]
+
+BASELINE, BASELINE2 = "A", "A'"
+BCA_FROM = 25  # below this many blocks BCa covers too little (83 % at 5, 93 % at 20); the t interval holds its level
+EXACT_FLIPS = 15  # up to 2^15 sign patterns are enumerated, beyond they are drawn
+POWER = 0.90
+POINT_COLUMNS = ("arm", "memory", "memory_low", "memory_high", "speed", "speed_low", "speed_high", "n")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval; `n` counts blocks (or points of a series)."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float
+    method: str
+    n: int
+
+    def percent(self) -> Interval:
+        """Return the same interval as a change in percent, for an interval of log ratios."""
+        low, mid, high = (100.0 * math.expm1(min(x, 700.0)) for x in (self.low, self.estimate, self.high))
+        return Interval(mid, low, high, self.level, self.method, self.n)
+
+    def exp(self) -> Interval:
+        """Return the same interval on the natural scale, for an interval of logs."""
+        low, mid, high = (math.exp(min(x, 700.0)) for x in (self.low, self.estimate, self.high))
+        return Interval(mid, low, high, self.level, self.method, self.n)
+
+    def below(self, line: float) -> bool | None:
+        """Tell whether the interval lies below `line`: True, False where it lies above, None where it cannot be told."""
+        return True if self.high < line else False if self.low > line else None
+
+
+# ---- rows to paired figures ------------------------------------------------------------------------------------------
+
+
+def usable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Select the rows that enter the estimates: trials that ended well and that nothing spoiled."""
+    spoiled = rows["spoiled"].map(lambda reasons: reasons is not None and len(reasons) > 0).astype(bool)
+    return rows[(rows["status"] == "ok") & ~spoiled]
+
+
+def wide(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Arrange rows as one line a block, one column an arm.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Trials of one workload.
+    metric : str
+        A positive column, such as `ops_per_s` or `peak_rss_mb`.
+
+    Returns
+    -------
+    DataFrame
+        Index (host, block); columns are arm labels, the two baselines under `A` and `A'`. A block that was repeated
+        counts once, by its geometric mean; a missing trial is NaN.
+    """
+    good = usable(rows)
+    good = good[good[metric].astype(float) > 0]
+    arms = good["arm"].mask(good["role"] == "baseline", BASELINE).mask(good["role"] == "baseline2", BASELINE2)
+    keyed = pd.DataFrame(
+        {"host": good["host"], "block": good["block"], "arm": arms, "log": np.log(good[metric].astype(float))}
+    )
+    return keyed.groupby(["host", "block", "arm"])["log"].mean().map(math.exp).unstack("arm")
+
+
+def log_ratios(table: pd.DataFrame, arm: str, baseline: str = BASELINE) -> Array:
+    """Take the log of arm over baseline, one figure for each block that has both; `table` comes from `wide`."""
+    if arm not in table or baseline not in table:
+        return np.empty(0)
+    ratio = (table[arm] / table[baseline]).dropna()
+    return np.asarray(np.log(ratio.to_numpy(dtype=np.float64)))
+
+
+# ---- intervals and tests ---------------------------------------------------------------------------------------------
+
+
+def t_interval(x: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Student's t interval of the mean of `x`, shape (n,); infinite for one block, whose width nobody knows."""
+    x = np.asarray(x, dtype=float)
+    if x.size < 2:
+        mid = float(x[0]) if x.size else math.nan
+        return Interval(mid, -math.inf, math.inf, level, "t", x.size)
+    half = float(stats.t.ppf(0.5 + level / 2, x.size - 1)) * float(x.std(ddof=1)) / math.sqrt(x.size)
+    return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, level, "t", x.size)
+
+
+def bca_interval(x: npt.ArrayLike, level: float = 0.95, resamples: int = 4999, seed: int = 1) -> Interval:
+    """Bias-corrected and accelerated bootstrap interval of the mean of `x`, shape (n,) (Efron 1987)."""
+    x = np.asarray(x, dtype=float)
+    if np.ptp(x) == 0:
+        return Interval(float(x[0]), float(x[0]), float(x[0]), level, "BCa", x.size)
+    rng = np.random.default_rng(seed)
+    found = stats.bootstrap(
+        (x,), np.mean, confidence_level=expanded(level, x.size), n_resamples=resamples, method="BCa", rng=rng
+    ).confidence_interval
+    return Interval(float(x.mean()), float(found.low), float(found.high), level, "BCa", x.size)
+
+
+def expanded(level: float, n: int) -> float:
+    """Find the level to ask of a bootstrap over n values so that it covers `level`.
+
+    Resamples spread too little by sqrt((n-1)/n), and normal quantiles stand where t quantiles should (Hesterberg 2015,
+    expanded percentile interval).
+    """
+    wide = float(stats.t.ppf(0.5 + level / 2, n - 1)) * math.sqrt(n / (n - 1))
+    return float(2 * stats.norm.cdf(wide) - 1)
+
+
+def interval(x: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Make the interval this workbench reports: t for few blocks, BCa from 25 on."""
+    return bca_interval(x, level) if np.size(x) >= BCA_FROM else t_interval(x, level)
+
+
+def permutation_p(x: npt.ArrayLike, draws: int = 20_000, seed: int = 1) -> float:
+    """Two-sided p value of "the paired differences `x` are symmetric around 0", by flipping signs.
+
+    Exact up to 15 blocks; beyond, Monte Carlo with the observed pattern counted in (so that p is never 0).
+    """
+    x = np.asarray(x, dtype=float)
+    if x.size <= EXACT_FLIPS:
+        signs = 1.0 - 2.0 * ((np.arange(2**x.size)[:, None] >> np.arange(x.size)) & 1)
+        return float(np.mean(np.abs(signs @ x) >= abs(x.sum()) * (1 - 1e-12)))
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, x.size))
+    return float((1 + np.sum(np.abs(signs @ x) >= abs(x.sum()) * (1 - 1e-12))) / (1 + draws))
+
+
+def hodges_lehmann(x: npt.ArrayLike) -> float:
+    """Median of all pairwise means (Walsh averages) of `x`: a centre that one wild block does not move."""
+    x = np.asarray(x, dtype=float)
+    if x.size == 0:
+        return math.nan
+    i, j = np.triu_indices(x.size)
+    return float(np.median((x[i] + x[j]) / 2))
+
+
+def cv(x: npt.ArrayLike) -> float:
+    """Coefficient of variation, as a fraction; NaN for fewer than two values."""
+    x = np.asarray(x, dtype=float)
+    return float(x.std(ddof=1) / x.mean()) if x.size > 1 else math.nan
+
+
+def p_beyond(x: npt.ArrayLike, line: float) -> float:
+    """Two-sided p value of "the mean of `x` is `line`" (t test); 1 where fewer than two blocks tell nothing."""
+    x = np.asarray(x, dtype=float)
+    if x.size < 2:
+        return 1.0
+    error = float(x.std(ddof=1)) / math.sqrt(x.size)
+    if error == 0:
+        return 1.0 if x.mean() == line else 0.0
+    return float(2 * stats.t.sf(abs(float(x.mean()) - line) / error, x.size - 1))
+
+
+def holm(p: npt.ArrayLike) -> Array:
+    """Holm's step-down adjusted p values, in the order given (Holm 1979)."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def holm_levels(p: npt.ArrayLike, alpha: float = 0.05) -> Array:
+    """Confidence level for each of several intervals so that deciding by them is Holm's procedure.
+
+    The smallest p is held against alpha/m, the next against alpha/(m-1), and so on; from the first that fails on, all
+    keep its level.
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, kind="stable")
+    share = alpha / (p.size - np.arange(p.size))
+    failed = np.flatnonzero(p[order] > share)
+    if failed.size:
+        share[failed[0] :] = share[failed[0]]
+    levels = np.empty_like(p)
+    levels[order] = 1 - share
+    return levels
+
+
+def noise_floor(table: pd.DataFrame) -> float:
+    """A/A floor: |mean log ratio| of the second baseline to the first; NaN where A' was not measured."""
+    x = log_ratios(table, BASELINE2)
+    return abs(float(x.mean())) if x.size else math.nan
+
+
+# ---- planning --------------------------------------------------------------------------------------------------------
+
+
+def blocks_needed(
+    sd: float, distance: float, alpha: float = 0.05, power: float = POWER, most: int = 100_000
+) -> int | None:
+    """Count the blocks after which a two-sided interval clears a line that decides, with the given power.
+
+    Parameters
+    ----------
+    sd : float
+        Standard deviation of the paired log ratios.
+    distance : float
+        Between the true effect and that line, on the log scale.
+    alpha : float
+        One minus the level of the interval.
+    power : float
+        Probability that the interval clears the line.
+    most : int
+        Bound on the answer.
+
+    Returns
+    -------
+    int or None
+        None where more than `most` blocks would be needed, which is to say: more blocks will not settle it.
+    """
+    if sd == 0 and distance != 0:
+        return 2
+    if not (math.isfinite(sd) and distance) or sd / abs(distance) > math.sqrt(most) / 3:
+        return None
+    effect = abs(distance) / sd
+
+    def lacks(n: int) -> bool:
+        return bool(stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, effect * math.sqrt(n)) < power)
+
+    n = max(2, math.ceil((float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) / effect) ** 2))
+    while lacks(n):
+        n += 1
+    return n
+
+
+def spent_alpha(information: float, alpha: float = 0.05) -> float:
+    """Two-sided error spent once a share (0..1] of the blocks is in; O'Brien-Fleming-like (Lan and DeMets 1983)."""
+    return float(4 * stats.norm.sf(stats.norm.ppf(1 - alpha / 4) / math.sqrt(information)))
+
+
+def nominal_alphas(looks: Sequence[float], alpha: float = 0.05, points: int = 601) -> list[float]:
+    """Find the level of each of several looks at growing data so that all together err at most `alpha`.
+
+    Parameters
+    ----------
+    looks : sequence of float
+        Growing shares of the planned blocks, e.g. (0.25, 0.5, 1.0).
+
+    Notes
+    -----
+    Follows the score process (a Brownian motion) from look to look and finds each boundary so that exactly the
+    increment of `spent_alpha` crosses there (Armitage, McPherson and Rowe 1969).
+    """
+    if any(not 0 < t <= 1 for t in looks) or list(looks) != sorted(set(looks)):
+        raise ValueError(f"looks must grow within (0, 1], given {list(looks)}")
+    before, spent, levels = 0.0, 0.0, []
+    grid, mass = (
+        np.zeros(1),
+        np.ones(1),
+    )  # where the process stands among the studies that have not crossed, with weights
+
+    def excess(edge: float, grid: Array, mass: Array, step: float, due: float) -> float:
+        return float(mass @ (stats.norm.sf((edge - grid) / step) + stats.norm.cdf((-edge - grid) / step))) - due
+
+    for t in looks:
+        step, due = math.sqrt(t - before), max(spent_alpha(t, alpha) - spent, 1e-15)
+        edge = float(optimize.brentq(excess, 0.0, 9.0 * math.sqrt(t), args=(grid, mass, step, due)))
+        levels.append(float(2 * stats.norm.sf(edge / math.sqrt(t))))
+        fine = np.linspace(-edge, edge, points)
+        weight = np.full(points, fine[1] - fine[0])
+        weight[[0, -1]] /= 2
+        mass = weight * (stats.norm.pdf((fine[:, None] - grid) / step) / step @ mass)
+        grid, before, spent = fine, t, spent_alpha(t, alpha)
+    return levels
+
+
+# ---- drift -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How memory moves while the work stays the same: slope in KiB/s, medians of the first and the last window."""
+
+    slope: Interval
+    first_kb: float
+    last_kb: float
+
+    @property
+    def is_zero(self) -> bool:
+        """The slope's interval includes 0, and the last window differs from the first by at most max(1 %, 64 KiB)."""
+        return self.slope.low <= 0 <= self.slope.high and self.windows_agree
+
+    @property
+    def windows_agree(self) -> bool:
+        """Tell whether the last window differs from the first by at most max(1 %, 64 KiB)."""
+        return abs(self.last_kb - self.first_kb) <= max(0.01 * self.first_kb, 64)
+
+    @property
+    def change_kb(self) -> float:
+        """Last window less the first, in KiB."""
+        return self.last_kb - self.first_kb
+
+
+def theil_sen(t: npt.ArrayLike, y: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Median of all pairwise slopes of y over t, with Sen's interval (Sen 1968)."""
+    t, y = np.asarray(t, dtype=float), np.asarray(y, dtype=float)
+    if t.size < 2:
+        raise ValueError(f"a slope needs at least two points, given {t.size}")
+    found = stats.theilslopes(y, t, alpha=level)
+    return Interval(float(found[0]), float(found[2]), float(found[3]), level, "Theil-Sen", t.size)
+
+
+def drift(t_s: npt.ArrayLike, rss_kb: npt.ArrayLike, level: float = 0.95, window: float = 0.2) -> Drift:
+    """Drift of one long run: points (seconds, KiB); the windows are the first and the last fifth."""
+    t, y = np.asarray(t_s, dtype=float), np.asarray(rss_kb, dtype=float)
+    k = max(1, round(window * t.size))
+    return Drift(theil_sen(t, y, level), float(np.median(y[:k])), float(np.median(y[-k:])))
+
+
+def pooled_drift(drifts: Sequence[Drift], level: float = 0.95) -> Drift:
+    """Drift of an arm from several trials: t interval of the trials' slopes (a trial is the unit)."""
+    slope = t_interval([d.slope.estimate for d in drifts], level)
+    return Drift(slope, float(np.median([d.first_kb for d in drifts])), float(np.median([d.last_kb for d in drifts])))
+
+
+# ---- memory against speed --------------------------------------------------------------------------------------------
+
+
+def frontier(rows: pd.DataFrame, memory: str, speed: str = "mops", level: float = 0.95) -> pd.DataFrame:
+    """Every arm of one workload as a point with a joint error cross, and where it stands against the others.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Trials of one workload on one host.
+    memory, speed : str
+        Columns; memory is better low, speed better high.
+
+    Returns
+    -------
+    DataFrame
+        Index arm; columns memory, memory_low, memory_high, speed, speed_low, speed_high, n, frontier, dominated_by. The
+        cross holds jointly at `level` (each side at 1 - (1 - level)/2, Bonferroni). `frontier`: no other point is as
+        good in both. `dominated_by`: an arm at least as good in both, and better beyond the crosses in one; else an
+        empty string.
+    """
+    side = 1 - (1 - level) / 2
+    low_is_better, high_is_better = wide(rows, memory), wide(rows, speed)
+    records = []
+    for arm in low_is_better.columns.intersection(high_is_better.columns):
+        m = interval(np.log(low_is_better[arm].dropna()), side).exp()
+        s = interval(np.log(high_is_better[arm].dropna()), side).exp()
+        records.append(
+            {"arm": arm, "memory": m.estimate, "memory_low": m.low, "memory_high": m.high}
+            | {"speed": s.estimate, "speed_low": s.low, "speed_high": s.high, "n": s.n}
+        )
+    points = pd.DataFrame(records, columns=POINT_COLUMNS).set_index("arm")
+    found = [_standing(points, arm) for arm in points.index]
+    return points.assign(frontier=[f for f, _ in found], dominated_by=[d for _, d in found])
+
+
+def _standing(points: pd.DataFrame, arm: str) -> tuple[bool, str]:
+    """(on the frontier of the point estimates, name of an arm that surely beats this one or "")."""
+    one, others = points.loc[arm], points.drop(index=arm)
+    as_good = others[(others["memory"] <= one["memory"]) & (others["speed"] >= one["speed"])]
+    better = as_good[(as_good["memory"] < one["memory"]) | (as_good["speed"] > one["speed"])]
+    sure = better[(better["memory_high"] < one["memory_low"]) | (better["speed_low"] > one["speed_high"])]
+    return better.empty, "" if sure.empty else str(sure["speed"].idxmax())
+
+
+def hypervolume(memory: npt.ArrayLike, speed: npt.ArrayLike, most_memory: float, least_speed: float = 0.0) -> float:
+    """Area of (memory x speed) that some point beats, up to the corner (most_memory, least_speed); big is good."""
+    order = np.argsort(memory, kind="stable")
+    m, s = np.asarray(memory, dtype=float)[order], np.asarray(speed, dtype=float)[order]
+    inside = (m < most_memory) & (s > least_speed)
+    m, s = m[inside], np.maximum.accumulate(s[inside] - least_speed) if inside.any() else s[inside]
+    return float(np.sum(np.diff(np.append(m, most_memory)) * s))
+
+
+def price_of_a_megabyte(
+    rows: pd.DataFrame, arm: str, memory: str, speed: str = "ops_per_s", level: float = 0.95
+) -> Interval | None:
+    """Price a saved MiB in percent of the baseline's throughput, paired by block; a negative price pays.
+
+    None where `arm` saves nothing that could be told from noise (the interval of the saving touches 0), since a price
+    of nothing is no price.
+    """
+    m, s = wide(rows, memory), wide(rows, speed)
+    if any(name not in table for table in (m, s) for name in (arm, BASELINE)):
+        return None
+    saved = (m[BASELINE] - m[arm]).dropna()
+    lost = (100 * (1 - s[arm] / s[BASELINE])).dropna()
+    both = saved.index.intersection(lost.index)
+    if len(both) < 2 or t_interval(saved[both], level).low <= 0 or (saved[both] <= 0).any():
+        return None
+    return interval(lost[both] / saved[both], level)

@@ -1,0 +1,202 @@
+"""Statistics with known answers: textbook figures, and coverage, error and power by seeded simulation."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats as sp
+
+from hakmem import stats
+
+SIMULATIONS = 2000
+
+
+def rows(values: dict[str, list[float]], metric: str = "ops_per_s", **columns: object) -> pd.DataFrame:
+    """Ledger rows of one workload from one list of figures an arm (one a block); `A` and `A'` are the baselines."""
+    roles = {stats.BASELINE: "baseline", stats.BASELINE2: "baseline2"}
+    records = [
+        {"host": "h", "block": block, "arm": "base" if arm in roles else arm, "role": roles.get(arm, "arm")}
+        | {"status": "ok", "spoiled": (), metric: value}
+        for arm, figures in values.items()
+        for block, value in enumerate(figures)
+    ]
+    return pd.DataFrame(records).assign(**columns)
+
+
+@pytest.mark.parametrize("blocks", [5, 10, 20, 40])
+@pytest.mark.parametrize("shape", ["normal", "student-8"])
+def test_intervals_cover_the_truth_as_often_as_they_say(blocks: int, shape: str) -> None:
+    rng = np.random.default_rng(blocks)
+    noise = rng.standard_normal if shape == "normal" else lambda size: rng.standard_t(8, size)
+    data = 0.03 + 0.02 * noise((SIMULATIONS, blocks))
+    found = [stats.t_interval(x) for x in data] if blocks < stats.BCA_FROM else None
+    if found is None:  # the same BCa as `interval`, over all simulated studies at once
+        level = stats.expanded(0.95, blocks)
+        both = sp.bootstrap((data,), np.mean, axis=1, confidence_level=level, n_resamples=999, batch=50, rng=rng)
+        low, high = both.confidence_interval
+        one = stats.interval(data[0])
+        assert one.method == "BCa" and one.low == pytest.approx(low[0], abs=0.002)
+    else:
+        low, high = np.array([i.low for i in found]), np.array([i.high for i in found])
+        assert stats.interval(data[0]) == found[0]
+    assert 0.93 <= np.mean((low <= 0.03) & (high >= 0.03)) <= 0.97
+
+
+def test_t_interval_of_a_textbook_sample() -> None:
+    found = stats.t_interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (found.estimate, found.low, found.high) == pytest.approx((3.0, 1.0368, 4.9632), abs=1e-4)
+    assert (found.method, found.n) == ("t", 5)
+
+
+def test_one_block_has_no_known_width() -> None:
+    found = stats.interval([0.1])
+    assert found.low == -math.inf and found.high == math.inf and found.below(1.0) is None
+
+
+def test_percent_undoes_the_logarithm() -> None:
+    found = stats.Interval(math.log(1.1), math.log(0.5), math.log(2.0), 0.95, "t", 5).percent()
+    assert (found.estimate, found.low, found.high) == pytest.approx((10.0, -50.0, 100.0))
+
+
+def test_interval_of_equal_blocks_has_no_width() -> None:
+    found = stats.interval(np.full(30, 0.25))
+    assert (found.low, found.high) == (0.25, 0.25)
+
+
+def test_permutation_is_exact_for_few_blocks() -> None:
+    assert stats.permutation_p([1.0, 2.0, 3.0]) == pytest.approx(2 / 8)
+    assert stats.permutation_p([1.0, -1.0]) == 1.0
+    rng = np.random.default_rng(3)
+    x = 0.4 + rng.standard_normal(12)
+    scipy_p = sp.permutation_test((x, np.zeros(12)), lambda a, b: np.mean(a - b), permutation_type="samples").pvalue
+    assert stats.permutation_p(x) == pytest.approx(scipy_p)
+
+
+def test_permutation_by_drawing_agrees_with_the_t_test_and_is_never_zero() -> None:
+    x = 0.35 + np.random.default_rng(4).standard_normal(40)
+    assert stats.permutation_p(x) == pytest.approx(sp.ttest_1samp(x, 0).pvalue, abs=0.01)
+    assert stats.permutation_p(np.ones(40)) > 0
+
+
+def test_hodges_lehmann_ignores_one_wild_block() -> None:
+    assert stats.hodges_lehmann([1.0, 2.0, 3.0]) == 2.0
+    assert stats.hodges_lehmann([1.0, 5.0, 2.0, 6.0]) == 3.5
+    assert abs(stats.hodges_lehmann([0.0, 0.1, -0.1, 0.05, 100.0])) < 0.3
+
+
+def test_cv_of_a_known_sample() -> None:
+    assert stats.cv([9.0, 10.0, 11.0]) == pytest.approx(0.1)
+    assert math.isnan(stats.cv([9.0]))
+
+
+def test_holm_of_a_textbook_example() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_levels_decide_exactly_as_holm_does() -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        p = rng.uniform(0, 0.1, size=5) ** 1.5
+        assert ((p <= 1 - stats.holm_levels(p)) == (stats.holm(p) <= 0.05)).all()
+
+
+def test_alpha_spending_gives_the_published_boundaries() -> None:
+    """Five equally spaced looks at two-sided 0.05: 4.877 3.357 2.680 2.290 2.031 (Lan-DeMets, O'Brien-Fleming-like)."""
+    levels = stats.nominal_alphas([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert sp.norm.isf(np.array(levels) / 2) == pytest.approx([4.877, 3.357, 2.680, 2.290, 2.031], abs=0.003)
+    assert stats.spent_alpha(1.0) == pytest.approx(0.05)
+
+
+def test_looking_again_and_again_errs_as_often_as_promised() -> None:
+    rng = np.random.default_rng(6)
+    blocks = np.array([10, 15, 20, 30, 40])
+    sums = np.cumsum(rng.standard_normal((20_000, 40)), axis=1)[:, blocks - 1] / np.sqrt(blocks)
+    spending = (np.abs(sums) > sp.norm.isf(np.array(stats.nominal_alphas(blocks / 40)) / 2)).any(axis=1).mean()
+    naive = (np.abs(sums) > 1.96).any(axis=1).mean()
+    assert 0.045 <= spending <= 0.055 and naive > 0.10
+
+
+def test_looks_that_do_not_grow_are_refused() -> None:
+    with pytest.raises(ValueError, match="looks must grow"):
+        stats.nominal_alphas([0.5, 0.5])
+
+
+def test_blocks_needed_gives_the_promised_power() -> None:
+    sd, distance = 0.03 * math.sqrt(2), 0.02  # CV 3 % on both sides; a true 3 % against a margin of 1 %
+    n = stats.blocks_needed(sd, distance)
+    assert n == 50
+    x = 0.03 + sd * np.random.default_rng(7).standard_normal((4000, n))
+    low = x.mean(1) - sp.t.ppf(0.975, n - 1) * x.std(1, ddof=1) / math.sqrt(n)
+    assert 0.88 <= np.mean(low > 0.01) <= 0.92
+
+
+def test_blocks_that_cannot_settle_it_are_not_counted() -> None:
+    assert stats.blocks_needed(0.04, 0.0) is None
+    assert stats.blocks_needed(0.04, 1e-9) is None
+    assert stats.blocks_needed(0.0, 0.01) == 2
+
+
+def test_theil_sen_of_a_line_with_outliers() -> None:
+    t = np.arange(50.0)
+    y = 1000 + 2.0 * t
+    y[::10] += 5000
+    found = stats.theil_sen(t, y)
+    assert found.estimate == pytest.approx(2.0, abs=0.01) and found.low <= 2.0 <= found.high
+
+
+def test_drift_is_zero_for_noise_and_not_for_a_leak() -> None:
+    rng, t = np.random.default_rng(8), np.arange(0.0, 300.0, 5.0)
+    steady = stats.drift(t, 33_000 + rng.normal(0, 30, t.size))
+    leak = stats.drift(t, 33_000 + 4 * t + rng.normal(0, 30, t.size))
+    assert steady.is_zero and not leak.is_zero
+    assert leak.slope.estimate == pytest.approx(4, abs=0.2) and leak.change_kb == pytest.approx(960, abs=60)
+
+
+def test_a_small_step_is_no_drift_and_a_big_one_is() -> None:
+    assert stats.Drift(stats.t_interval([-1.0, 1.0]), 2000, 2060).is_zero
+    assert not stats.Drift(stats.t_interval([-1.0, 1.0]), 2000, 2100).is_zero
+    assert stats.Drift(stats.t_interval([-1.0, 1.0]), 200_000, 201_900).is_zero
+
+
+def test_rows_are_paired_within_their_block_and_bad_trials_stay_out() -> None:
+    table = rows({"A": [100.0, 200.0, 300.0, 50.0], "lean": [90.0, 180.0, 270.0, 50.0]})
+    table.loc[(table["arm"] == "lean") & (table["block"] == 3), "status"] = "timeout"
+    assert stats.log_ratios(stats.wide(table, "ops_per_s"), "lean") == pytest.approx([math.log(0.9)] * 3)
+    table.at[0, "spoiled"] = ("stolen CPU time 12 %",)
+    assert stats.log_ratios(stats.wide(table, "ops_per_s"), "lean").size == 2
+    assert stats.log_ratios(stats.wide(table, "ops_per_s"), "nobody").size == 0
+
+
+def test_noise_floor_is_the_difference_of_the_two_baselines() -> None:
+    table = rows({"A": [100.0, 100.0], "A'": [102.0, 102.0]})
+    assert stats.noise_floor(stats.wide(table, "ops_per_s")) == pytest.approx(math.log(1.02))
+    assert math.isnan(stats.noise_floor(stats.wide(rows({"A": [1.0]}), "ops_per_s")))
+
+
+def points(**arms: tuple[float, float]) -> pd.DataFrame:
+    wobble = np.array([0.99, 1.0, 1.01, 1.0, 1.0])
+    memory = rows({arm: list(m * wobble) for arm, (m, _) in arms.items()}, "peak_rss_mb")
+    speed = rows({arm: list(s * wobble) for arm, (_, s) in arms.items()}, "mops")
+    return memory.assign(mops=speed["mops"])
+
+
+def test_frontier_and_dominated_arms() -> None:
+    found = stats.frontier(points(A=(33, 100), lean=(9, 95), fat=(40, 90), near=(33.1, 99.9)), "peak_rss_mb")
+    assert found["frontier"].to_dict() == {"A": True, "lean": True, "fat": False, "near": False}
+    assert found.loc["fat", "dominated_by"] == "A"
+    assert found.loc["near", "dominated_by"] == ""  # behind, but not beyond the error crosses
+    assert (found["memory_low"] < found["memory"]).all() and (found["speed_high"] > found["speed"]).all()
+
+
+def test_hypervolume_of_two_corners() -> None:
+    assert stats.hypervolume([1.0, 2.0], [1.0, 3.0], most_memory=4.0) == pytest.approx(1 * 1 + 2 * 3)
+    assert stats.hypervolume([2.0, 1.0, 3.0], [3.0, 1.0, 2.0], most_memory=4.0) == pytest.approx(7.0)
+    assert stats.hypervolume([5.0], [1.0], most_memory=4.0) == 0.0
+
+
+def test_price_of_a_megabyte() -> None:
+    table = points(A=(30, 100), lean=(10, 90), same=(30, 90))
+    price = stats.price_of_a_megabyte(table, "lean", "peak_rss_mb", "mops")
+    assert price is not None and price.estimate == pytest.approx(0.5, rel=0.02) and price.low <= 0.5 <= price.high
+    assert stats.price_of_a_megabyte(table, "same", "peak_rss_mb", "mops") is None
