@@ -45,7 +45,7 @@ class Build(BaseModel):
     bins: dict[str, Path]
 
     def driver(self, driver: str, flavour: str) -> Path:
-        """The program of one driver for one allocator (``system``, ``mi``, ``hakmem``, ...).
+        """Return the program of one driver for one allocator (``system``, ``mi``, ``hakmem``, ...).
 
         Raises
         ------
@@ -54,11 +54,15 @@ class Build(BaseModel):
         """
         name = f"bench_{driver}_{flavour}"
         if name not in self.bins:
-            raise MissingTool(f"the build {self.build_id} has no {name}{did_you_mean(name, self.bins)}: {self.path}/bin")
+            raise MissingTool(
+                f"the build {self.build_id} has no {name}{did_you_mean(name, self.bins)}: {self.path}/bin"
+            )
         return self.bins[name]
 
 
-def build(*, cc: str | None = None, cflags_extra: str = "", native: Path | None = None, store: Path | None = None) -> Build:
+def build(
+    *, cc: str | None = None, cflags_extra: str = "", native: Path | None = None, store: Path | None = None
+) -> Build:
     """Compile the allocator and its drivers, or find them compiled already.
 
     Parameters
@@ -117,7 +121,7 @@ def _make(native: Path, target: Path, cc: str, cflags_extra: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """What a build may depend on: nothing of the caller's flags or preloads."""
+    """Return what a build may depend on: nothing of the caller's flags or preloads."""
     return {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C"}
 
 
@@ -140,7 +144,7 @@ def _sources(native: Path) -> list[Path]:
 
 
 def _linkable_peer(cc: str) -> str:
-    """The mimalloc that the `_mi` drivers are linked against: installing it later makes another build."""
+    """Find the mimalloc that the `_mi` drivers are linked against: installing it later makes another build."""
     name = _first_line([*cc.split(), "-print-file-name=libmimalloc.so"])
     return str(Path(name).resolve()) if os.path.isabs(name) else "none"
 

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 
 import pandas as pd
@@ -130,14 +129,15 @@ AnyRecord = Annotated[Provenance | Plan | Trial, Field(discriminator="type")]
 _RECORD: TypeAdapter[Provenance | Plan | Trial] = TypeAdapter(AnyRecord)
 
 COLUMNS = tuple(info.alias or name for name, info in Trial.model_fields.items() if name != "type")
-NUMERIC = (
-    "cpu exit_status signal wall_s user_s sys_s ops seconds ops_per_s peak_rss_kb start_rss_kb end_rss_kb"
-    " end_lazyfree_kb minflt majflt nvcsw nivcsw steal_s syscalls_per_op"
-).split()
+NUMERIC = [
+    name
+    for name, info in Trial.model_fields.items()
+    if name not in ("schema_", "block", "position", "order") and info.annotation in (int | None, float | None, float)
+]
 
 
 def digest(value: JsonValue, length: int = 16) -> str:
-    """Short stable hash of any JSON value: the same content gives the same text on every machine."""
+    """Hash any JSON value: the same content gives the same text on every machine."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
@@ -207,15 +207,15 @@ class Ledger:
             os.close(self._fd)
             self._fd = -1
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Self:  # noqa: D105
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:  # noqa: D105
         self.close()
 
 
 def records(path: Path) -> Iterator[Provenance | Plan | Trial]:
-    """Every whole record of a ledger, in file order; fragments of torn lines are passed over.
+    """Yield every whole record of a ledger, in file order; fragments of torn lines are passed over.
 
     Raises
     ------
@@ -229,8 +229,8 @@ def records(path: Path) -> Iterator[Provenance | Plan | Trial]:
         schema = value.get("schema")
         if schema != SCHEMA:
             raise LedgerError(
-                f"{path}, line {number}: schema {schema!r}, but this hakmem reads schema {SCHEMA}; use the hakmem version"
-                " that wrote it"
+                f"{path}, line {number}: schema {schema!r}, but this hakmem reads schema {SCHEMA};"
+                " use the hakmem that wrote it"
             )
         try:
             yield _RECORD.validate_python(value)
@@ -241,12 +241,12 @@ def records(path: Path) -> Iterator[Provenance | Plan | Trial]:
 
 
 def torn(path: Path) -> int:
-    """How many lines of a ledger were cut short by a crash or a full disk."""
+    """Count the lines of a ledger cut short by a crash or a full disk."""
     return sum(1 for raw in _lines(path) if raw.strip() and _parse(raw) is None)
 
 
 def load(path: Path, *, host: str | None = None, pool_hosts: bool = False) -> pd.DataFrame:
-    """The trials of a ledger as a frame, one row a trial, in the order they were written.
+    """Read the trials of a ledger as a frame, one row a trial, in the order they were written.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def load(path: Path, *, host: str | None = None, pool_hosts: bool = False) -> pd
 
 
 def frame(trials: Iterable[Trial]) -> pd.DataFrame:
-    """Trials as the tidy frame that `load` documents."""
+    """Return trials as the tidy frame that `load` documents."""
     table = pd.DataFrame([trial.model_dump() for trial in trials], columns=COLUMNS)
     table[NUMERIC] = table[NUMERIC].astype("float64")
     table["started"] = pd.to_datetime(table["started"], utc=True)
@@ -292,7 +292,7 @@ def frame(trials: Iterable[Trial]) -> pd.DataFrame:
 
 
 def provenance(path: Path) -> dict[str, Provenance]:
-    """The provenance records of a ledger by their id."""
+    """Return the provenance records of a ledger by their id."""
     return {record.id: record for record in records(path) if isinstance(record, Provenance)}
 
 

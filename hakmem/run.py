@@ -1,0 +1,383 @@
+"""One trial: one fresh process, measured by itself, watched from outside, judged when it ends.
+
+The command runs without a shell, in its own session, with an environment made from scratch; it dies with the workbench
+(a parent-death signal) and its whole process group is killed when it ends, hangs or the workbench is interrupted.
+Memory figures are those the child reads of itself: what the kernel tells a parent about a child includes the parent.
+"""
+
+import contextlib
+import json
+import os
+import random
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+
+from hakmem.errors import MissingTool
+
+STDOUT_KEPT = 1 << 18
+STDERR_KEPT = 4096
+PADDING_LIMIT = 4096
+STOLEN_SHARE_LIMIT = 0.01
+SWITCHES_PER_S_LIMIT = 50.0
+MIN_SWITCHES = 20
+
+
+def _known(value: object) -> object:
+    """Drivers write -1 for what the kernel does not say."""
+    return None if value == -1 else value
+
+
+Kilobytes = Annotated[int | None, BeforeValidator(_known)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class PhaseLine(_Part):
+    """Memory at a phase mark of a driver (KiB), and seconds since its start."""
+
+    name: str
+    t_s: float
+    rss_kb: Kilobytes = None
+    lazyfree_kb: Kilobytes = None
+    anon_kb: Kilobytes = None
+    peak_rss_kb: Kilobytes = None
+
+
+class TimedLine(_Part):
+    """Resources of the timed region."""
+
+    user_s: float
+    sys_s: float
+    minflt: int
+    majflt: int
+    nvcsw: int
+    nivcsw: int
+
+
+class AllocatorLine(_Part):
+    """What an allocator says about itself."""
+
+    name: str
+    version: str
+    build: str
+    gates: dict[str, str]
+    counters: dict[str, JsonValue] | None = None
+    timed: dict[str, JsonValue] | None = None
+
+
+class DriverLine(_Part):
+    """The last line a driver prints with ``--json``."""
+
+    hakmem_bench: Literal[1]
+    driver: str
+    args: dict[str, JsonValue]
+    ops: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    ops_per_s: float = Field(ge=0)
+    peak_rss_kb: Kilobytes
+    start_rss_kb: Kilobytes
+    phases: tuple[PhaseLine, ...]
+    timed: TimedLine
+    extra: dict[str, JsonValue] = {}
+    allocator: AllocatorLine | None
+
+
+class Exit(BaseModel):
+    """How one process ended. Seconds; `steal_s` is stolen from the core (pinned) or from the machine, None if untold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    started: datetime
+    status: Literal["ok", "failed", "timeout", "killed"]
+    exit_status: int | None
+    signal: int | None
+    stdout_tail: str
+    stderr_tail: str
+    wall_s: float
+    user_s: float
+    sys_s: float
+    nivcsw: int
+    steal_s: float | None
+    load: float
+    cpu: int | None
+
+
+class Outcome(BaseModel):
+    """One judged trial: the process, what its driver said, and what spoils it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    exit: Exit
+    status: Literal["ok", "failed", "timeout", "killed", "garbage"]
+    complaint: str
+    line: DriverLine | None
+    spoiled: tuple[str, ...]
+
+
+def environment(gates: Mapping[str, str], preload: Path | None = None, padding: int = 0) -> dict[str, str]:
+    """Make the whole environment of a trial; nothing of the caller's settings leaks in.
+
+    Parameters
+    ----------
+    gates : mapping
+        ``HAKMEM_*`` variables, canonical.
+    preload : Path, optional
+        Library for ``LD_PRELOAD``.
+    padding : int
+        Bytes of a variable that only shifts the stack, so that no arm keeps a lucky alignment.
+    """
+    path = os.environ.get("PATH", os.defpath)
+    made = {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8", **gates}
+    if preload is not None:
+        made["LD_PRELOAD"] = str(preload)
+    made["TRIAL_PADDING"] = "x" * padding
+    return made
+
+
+def padding(seed: int, block: int) -> int:
+    """Return the bytes of environment padding of a block: the same for all its arms, different from block to block."""
+    return random.Random(f"padding {seed} {block}").randrange(PADDING_LIMIT)
+
+
+def measuring_cpu() -> int | None:
+    """Choose the core that trials are pinned to: the last one allowed, or None where there is but one."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[-1] if len(allowed) > 1 else None
+
+
+def measure(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    timeout_s: float,
+    cpu: int | None = None,
+    tick: Callable[[int], None] | None = None,
+    tick_s: float = 0.05,
+) -> Outcome:
+    """Run a driver and judge what it said: gates in `env` must be those it ran with. Parameters as for `execute`."""
+    done = execute(argv, env, timeout_s=timeout_s, cpu=cpu, tick=tick, tick_s=tick_s)
+    line, complaint = None, ""
+    status: Literal["ok", "failed", "timeout", "killed", "garbage"] = done.status
+    if done.status == "ok":
+        line, complaint = parse_line(done.stdout_tail)
+        if line is None:
+            status = "garbage"
+        elif ignored := _ignored(env, line.allocator, done.stderr_tail):
+            status, complaint = "failed", ignored
+    return Outcome(exit=done, status=status, complaint=complaint, line=line, spoiled=spoiled_reasons(done, line))
+
+
+def execute(
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    *,
+    timeout_s: float,
+    cpu: int | None = None,
+    tick: Callable[[int], None] | None = None,
+    tick_s: float = 0.05,
+) -> Exit:
+    """Run one command to its end, its death or its timeout.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        Absolute program and arguments; no shell sees them.
+    env : mapping
+        The whole environment.
+    timeout_s : float
+        After so many seconds the whole process group is killed.
+    cpu : int, optional
+        Core to pin the child to; the workbench keeps off it meanwhile.
+    tick : callable, optional
+        Called with the child's pid every `tick_s` seconds while it runs.
+
+    Returns
+    -------
+    Exit
+
+    Raises
+    ------
+    MissingTool
+        setpriv(1) of util-linux is not installed.
+    """
+    out, err = _Tail(STDOUT_KEPT), _Tail(STDERR_KEPT)
+    load, stolen = os.getloadavg()[0], steal_s(cpu)
+    started, begin = datetime.now(UTC), time.monotonic()
+    with _pinned(cpu) as settle:
+        process = subprocess.Popen(
+            _launcher(env) + list(argv),
+            env={name: value for name, value in env.items() if name != "LD_PRELOAD"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            settle()
+            in_time = _watch(process, {process.stdout: out, process.stderr: err}, begin + timeout_s, tick, tick_s)
+        finally:
+            # The child is not yet reaped: its group id cannot have been given to anybody else.
+            os.killpg(process.pid, signal.SIGKILL)
+            _, code, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(code)
+            for pipe, tail in ((process.stdout, out), (process.stderr, err)):
+                _drain(pipe, tail)
+    stolen_after = steal_s(cpu)
+    died_of = -process.returncode if process.returncode < 0 else None
+    return Exit(
+        started=started,
+        status="timeout" if not in_time else "killed" if died_of else "failed" if process.returncode else "ok",
+        exit_status=process.returncode if died_of is None else None,
+        signal=died_of,
+        stdout_tail=out.text(),
+        stderr_tail=err.text(),
+        wall_s=time.monotonic() - begin,
+        user_s=usage.ru_utime,
+        sys_s=usage.ru_stime,
+        nivcsw=usage.ru_nivcsw,
+        steal_s=None if stolen is None or stolen_after is None else max(0.0, stolen_after - stolen),
+        load=load,
+        cpu=cpu,
+    )
+
+
+def parse_line(stdout: str) -> tuple[DriverLine | None, str]:
+    """Read the driver's JSON line, which is the last one; None and what is wrong with it otherwise."""
+    last = stdout.rstrip("\n").rpartition("\n")[2]
+    try:
+        return DriverLine.model_validate(json.loads(last)), ""
+    except ValidationError as error:
+        first = error.errors()[0]
+        return None, f"the driver's JSON line: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+    except ValueError:
+        return None, f"the last line on stdout is no JSON: {last[:200]!r}"
+
+
+def spoiled_reasons(done: Exit, line: DriverLine | None) -> tuple[str, ...]:
+    """Say why the figures of a trial should not be trusted; empty when nothing speaks against them."""
+    reasons = []
+    if done.steal_s is not None and done.steal_s > STOLEN_SHARE_LIMIT * done.wall_s and done.steal_s > 0.02:
+        share = 100 * done.steal_s / done.wall_s
+        reasons.append(f"stolen CPU time {share:.1f} % (limit {100 * STOLEN_SHARE_LIMIT:.0f} %)")
+    switches, seconds = (line.timed.nivcsw, line.seconds) if line else (done.nivcsw, done.wall_s)
+    if switches >= MIN_SWITCHES and switches > SWITCHES_PER_S_LIMIT * seconds:
+        rate = switches / max(seconds, 1e-3)
+        reasons.append(f"{rate:.0f} involuntary context switches a second (limit {SWITCHES_PER_S_LIMIT:.0f})")
+    cores = len(os.sched_getaffinity(0))
+    if done.load > cores + 0.5:
+        reasons.append(f"load average {done.load:.1f} on {cores} core(s) before the trial")
+    return tuple(reasons)
+
+
+def steal_s(cpu: int | None) -> float | None:
+    """Return the CPU time stolen by the hypervisor from one core, or from all, since boot (s); None if untold."""
+    name = "cpu" if cpu is None else f"cpu{cpu}"
+    try:
+        for line in Path("/proc/stat").read_text().splitlines():
+            fields = line.split()
+            if fields and fields[0] == name and len(fields) > 8:
+                return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return None
+    return None
+
+
+def _ignored(env: Mapping[str, str], allocator: AllocatorLine | None, stderr: str) -> str:
+    """Name what was asked of the child and did not happen: a preload the loader dropped, a gate that did not take."""
+    if "cannot be preloaded" in stderr:
+        return f"the loader ignored LD_PRELOAD={env.get('LD_PRELOAD', '')}"
+    for name, asked in env.items():
+        runs_with = allocator.gates.get(name) if allocator else None
+        if name.startswith("HAKMEM_") and runs_with is not None and runs_with != asked:
+            return f"{name}={asked} was asked for, but the allocator runs with {runs_with}"
+    return ""
+
+
+def _launcher(env: Mapping[str, str]) -> list[str]:
+    """Set the parent-death signal, and keep LD_PRELOAD away from the launchers themselves."""
+    if shutil.which("setpriv") is None:
+        raise MissingTool("no program 'setpriv' on the PATH: apt-get install util-linux")
+    launcher = ["setpriv", "--pdeathsig", "KILL", "--"]
+    return [*launcher, "env", f"LD_PRELOAD={env['LD_PRELOAD']}"] if "LD_PRELOAD" in env else launcher
+
+
+def _watch(
+    process: subprocess.Popen[bytes],
+    tails: Mapping[Any, "_Tail"],
+    deadline: float,
+    tick: Callable[[int], None] | None,
+    tick_s: float,
+) -> bool:
+    """Read what the child writes until it ends; False when the deadline came first."""
+    next_tick = time.monotonic() + tick_s
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            selector.register(pidfd, selectors.EVENT_READ)
+            for pipe, tail in tails.items():
+                os.set_blocking(pipe.fileno(), False)
+                selector.register(pipe, selectors.EVENT_READ, tail)
+            while (now := time.monotonic()) < deadline:
+                if tick is not None and now >= next_tick:
+                    tick(process.pid)
+                    next_tick = max(next_tick + tick_s, now)
+                until = min(deadline, next_tick) if tick is not None else deadline
+                for key, _ in selector.select(max(0.0, until - time.monotonic())):
+                    if key.fileobj == pidfd:
+                        return True
+                    if not key.data.take(key.fd):
+                        selector.unregister(key.fileobj)
+        return False
+    finally:
+        os.close(pidfd)
+
+
+class _Tail:
+    """The last bytes of a stream; a child that prints without end costs no memory."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._bytes = bytearray()
+
+    def take(self, fd: int) -> bool:
+        """Read once; False at the end of the stream or when nothing is there."""
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            return False
+        self._bytes += data
+        del self._bytes[: -self._kept]
+        return bool(data)
+
+    def text(self) -> str:
+        return self._bytes.decode(errors="replace")
+
+
+def _drain(pipe: Any, tail: _Tail) -> None:
+    for _ in range(64):  # a grandchild that left the group may go on writing: take what a pipe can hold, no more
+        if not tail.take(pipe.fileno()):
+            break
+    pipe.close()
+
+
+@contextlib.contextmanager
+def _pinned(cpu: int | None) -> Iterator[Callable[[], None]]:
+    """Let a child inherit one core; the yielded function then moves this thread off that core until the end."""
+    if cpu is None:
+        yield lambda: None
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield lambda: os.sched_setaffinity(0, allowed - {cpu} or allowed)
+    finally:
+        os.sched_setaffinity(0, allowed)
