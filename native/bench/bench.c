@@ -1,0 +1,315 @@
+/* Memory, time and result lines of a driver; options are in options.c. */
+#include "bench.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The allocator under test may tell about itself; returns the bytes needed, like snprintf. */
+extern size_t hakmem_stats_json(char *buf, size_t size) __attribute__((weak));
+
+enum { MAX_PHASES = 128, MAX_EXTRAS = 64, STATS_BYTES = 32768 };
+
+typedef struct {
+    char name[40];
+    double t_s;
+    bench_memory memory;
+} phase_mark;
+
+typedef struct {
+    double seconds, user_s, sys_s;
+    int64_t minflt, majflt, nvcsw, nivcsw;
+} usage;
+
+static const bench_spec *the_spec;
+static bool want_json;
+static int64_t prefault_gate, warmup_iterations = -1;
+static double started_s;
+static bench_memory start_memory;
+static phase_mark phases[MAX_PHASES];
+static int phase_count;
+static struct {
+    const char *name;
+    double value;
+} extras[MAX_EXTRAS];
+static int extra_count;
+static usage region_start, timed;
+static bool in_region, had_region;
+static char stats_before[STATS_BYTES], stats_after[STATS_BYTES];
+static char out_buffer[8192];
+
+void bench_die(const char *format, ...) {
+    va_list args;
+    fflush(stdout);
+    fprintf(stderr, "bench_%s: ", the_spec->driver);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+    _exit(1);
+}
+
+void bench_init(int argc, char **argv, const bench_spec *spec) {
+    the_spec = spec;
+    setvbuf(stdout, out_buffer, _IOFBF, sizeof out_buffer); /* or stdio would take its buffer from the heap under test */
+    started_s = bench_now();
+    want_json = bench_parse_arguments(argc, argv, spec);
+    prefault_gate = bench_prefault_gate();
+    start_memory = bench_read_memory();
+}
+
+int64_t bench_warmup(int64_t run) {
+    warmup_iterations = prefault_gate < 0 ? run / 10 : prefault_gate;
+    return warmup_iterations;
+}
+
+/* ---- memory and time ---- */
+
+static size_t read_file(const char *path, char *buffer, size_t size) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return 0;
+    size_t have = 0;
+    ssize_t got;
+    while (have + 1 < size && (got = read(fd, buffer + have, size - 1 - have)) > 0) have += (size_t)got;
+    close(fd);
+    buffer[have] = 0;
+    return have;
+}
+
+static int64_t kilobytes(const char *text, const char *key) {
+    const char *at = strstr(text, key);
+    return at ? strtoll(at + strlen(key), NULL, 10) : -1;
+}
+
+/* smaps_rollup is exact where the counters behind VmHWM may lag by some pages a CPU, so the peak is the larger of both. */
+bench_memory bench_read_memory(void) {
+    static char text[4096];
+    bench_memory memory = {-1, -1, -1, -1};
+    if (read_file("/proc/self/smaps_rollup", text, sizeof text)) {
+        memory.rss_kb = kilobytes(text, "\nRss:");
+        memory.anon_kb = kilobytes(text, "\nAnonymous:");
+        memory.lazyfree_kb = kilobytes(text, "\nLazyFree:");
+    }
+    if (read_file("/proc/self/status", text, sizeof text)) memory.peak_rss_kb = kilobytes(text, "\nVmHWM:");
+    if (memory.peak_rss_kb < memory.rss_kb) memory.peak_rss_kb = memory.rss_kb;
+    for (int i = 0; i < phase_count; i++)
+        if (memory.peak_rss_kb < phases[i].memory.peak_rss_kb) memory.peak_rss_kb = phases[i].memory.peak_rss_kb;
+    return memory;
+}
+
+void bench_phase(const char *format, ...) {
+    if (phase_count == MAX_PHASES) bench_die("more than %d phases", MAX_PHASES);
+    phase_mark mark;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(mark.name, sizeof mark.name, format, args);
+    va_end(args);
+    mark.t_s = bench_now() - started_s;
+    mark.memory = bench_read_memory();
+    phases[phase_count++] = mark;
+}
+
+double bench_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+void bench_sleep_ms(double ms) {
+    struct timespec pause = {(time_t)(ms / 1e3), 0};
+    pause.tv_nsec = (long)((ms - 1e3 * (double)pause.tv_sec) * 1e6);
+    while (nanosleep(&pause, &pause) != 0 && errno == EINTR) continue;
+}
+
+static usage read_usage(void) {
+    struct rusage now;
+    getrusage(RUSAGE_SELF, &now);
+    return (usage){bench_now(),
+                   (double)now.ru_utime.tv_sec + 1e-6 * (double)now.ru_utime.tv_usec,
+                   (double)now.ru_stime.tv_sec + 1e-6 * (double)now.ru_stime.tv_usec,
+                   now.ru_minflt,
+                   now.ru_majflt,
+                   now.ru_nvcsw,
+                   now.ru_nivcsw};
+}
+
+static void take_stats(char *buffer) {
+    if (!hakmem_stats_json) return;
+    size_t need = hakmem_stats_json(buffer, STATS_BYTES);
+    if (need >= STATS_BYTES) bench_die("hakmem_stats_json needs %zu bytes, there are %d", need, STATS_BYTES);
+}
+
+void bench_timed_begin(void) {
+    if (!had_region) take_stats(stats_before);
+    had_region = in_region = true;
+    region_start = read_usage();
+}
+
+void bench_timed_end(void) {
+    usage now = read_usage();
+    if (!in_region) bench_die("a timed region ends that never began");
+    in_region = false;
+    timed.seconds += now.seconds - region_start.seconds;
+    timed.user_s += now.user_s - region_start.user_s;
+    timed.sys_s += now.sys_s - region_start.sys_s;
+    timed.minflt += now.minflt - region_start.minflt;
+    timed.majflt += now.majflt - region_start.majflt;
+    timed.nvcsw += now.nvcsw - region_start.nvcsw;
+    timed.nivcsw += now.nivcsw - region_start.nivcsw;
+    take_stats(stats_after);
+}
+
+double bench_timed_seconds(void) { return timed.seconds; }
+
+/* ---- touching ---- */
+
+enum bench_touch bench_touch_named(const char *name) {
+    if (strcmp(name, "none") == 0) return BENCH_TOUCH_NONE;
+    if (strcmp(name, "first") == 0) return BENCH_TOUCH_FIRST;
+    return strcmp(name, "page") == 0 ? BENCH_TOUCH_PAGE : BENCH_TOUCH_FULL;
+}
+
+void bench_touch(void *p, size_t begin, size_t end, enum bench_touch how) {
+    volatile char *bytes = p;
+    if (how == BENCH_TOUCH_FULL) memset((char *)p + begin, 0x5A, end - begin);
+    if (how == BENCH_TOUCH_FIRST && begin < end) bytes[begin] = 1;
+    if (how == BENCH_TOUCH_PAGE)
+        for (size_t at = begin; at < end; at += 4096) bytes[at] = 1;
+}
+
+/* ---- the result ---- */
+
+void bench_extra(const char *name, double value) {
+    if (extra_count == MAX_EXTRAS) bench_die("more than %d extra figures", MAX_EXTRAS);
+    extras[extra_count].name = name;
+    extras[extra_count++].value = value;
+}
+
+static void put_string(const char *text) {
+    putchar('"');
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\')
+            printf("\\%c", c);
+        else if (c < 0x20)
+            printf("\\u%04x", c);
+        else
+            putchar(c);
+    }
+    putchar('"');
+}
+
+/* -1 stands for what the kernel does not say. */
+static void put_kb(const char *name, int64_t kb) {
+    if (kb < 0)
+        printf(",\"%s\":null", name);
+    else
+        printf(",\"%s\":%" PRId64, name, kb);
+}
+
+static void put_arguments(void) {
+    const char *comma = "";
+    printf("\"args\":{");
+    for (const bench_option *option = the_spec->options; option->name; option++, comma = ",") {
+        printf("%s\"%s\":", comma, option->name);
+        if (option->number) printf("%" PRId64, *option->number);
+        if (option->real) printf("%.15g", *option->real);
+        if (option->text && *option->text) put_string(*option->text);
+        if (option->text && !*option->text) printf("null");
+    }
+    putchar('}');
+}
+
+static void put_phases(void) {
+    printf("\"phases\":[");
+    for (int i = 0; i < phase_count; i++) {
+        const phase_mark *mark = &phases[i];
+        printf("%s{\"name\":\"%s\",\"t_s\":%.6f", i ? "," : "", mark->name, mark->t_s);
+        put_kb("rss_kb", mark->memory.rss_kb);
+        put_kb("lazyfree_kb", mark->memory.lazyfree_kb);
+        put_kb("anon_kb", mark->memory.anon_kb);
+        put_kb("peak_rss_kb", mark->memory.peak_rss_kb);
+        putchar('}');
+    }
+    putchar(']');
+}
+
+/* Counters are flat `"name":integer` pairs; returns the text behind the value, NULL at the end of the object. */
+static const char *next_counter(const char *at, const char **name, size_t *length, long long *value) {
+    char *end;
+    at += strspn(at, ", ");
+    if (*at != '"') return NULL;
+    *name = at + 1;
+    *length = strcspn(at + 1, "\"");
+    at += *length + 2;
+    at += strspn(at, ": ");
+    *value = strtoll(at, &end, 10);
+    if (end == at) bench_die("hakmem_stats_json: counter %.*s is no integer", (int)*length, *name);
+    return end;
+}
+
+static const char *counters_in(const char *json) {
+    const char *key = "\"counters\":{", *at = strstr(json, key);
+    if (!at) bench_die("hakmem_stats_json names no counters");
+    return at + strlen(key);
+}
+
+static long long counter_before(const char *name, size_t length) {
+    const char *seen, *at = counters_in(stats_before);
+    size_t seen_length;
+    long long value;
+    while ((at = next_counter(at, &seen, &seen_length, &value)))
+        if (seen_length == length && memcmp(seen, name, length) == 0) return value;
+    return 0;
+}
+
+static void put_allocator(void) {
+    if (!hakmem_stats_json) {
+        printf("\"allocator\":null");
+        return;
+    }
+    const char *end = strrchr(stats_after, '}'), *name, *at = counters_in(stats_after), *comma = "";
+    size_t length;
+    long long value;
+    printf("\"allocator\":%.*s,\"timed\":{", (int)(end - stats_after), stats_after);
+    while ((at = next_counter(at, &name, &length, &value))) {
+        printf("%s\"%.*s\":%lld", comma, (int)length, name, value - counter_before(name, length));
+        comma = ",";
+    }
+    printf("}}");
+}
+
+static void put_json(uint64_t ops, double ops_per_s, int64_t peak_kb) {
+    printf("{\"hakmem_bench\":1,\"driver\":\"%s\",", the_spec->driver);
+    put_arguments();
+    printf(",\"ops\":%" PRIu64 ",\"seconds\":%.9f,\"ops_per_s\":%.1f", ops, timed.seconds, ops_per_s);
+    put_kb("peak_rss_kb", peak_kb);
+    put_kb("start_rss_kb", start_memory.rss_kb);
+    putchar(',');
+    put_phases();
+    printf(",\"timed\":{\"user_s\":%.6f,\"sys_s\":%.6f,\"minflt\":%" PRId64 ",\"majflt\":%" PRId64 ",\"nvcsw\":%" PRId64
+           ",\"nivcsw\":%" PRId64 "},\"extra\":{",
+           timed.user_s, timed.sys_s, timed.minflt, timed.majflt, timed.nvcsw, timed.nivcsw);
+    for (int i = 0; i < extra_count; i++) printf("%s\"%s\":%.15g", i ? "," : "", extras[i].name, extras[i].value);
+    printf("},");
+    put_allocator();
+    printf("}\n");
+}
+
+int bench_report(uint64_t ops, uint64_t iter, uint64_t ws) {
+    double ops_per_s = timed.seconds > 0 ? (double)ops / timed.seconds : 0;
+    int64_t peak_kb = bench_read_memory().peak_rss_kb;
+    if (warmup_iterations >= 0) bench_extra("warmup_iterations", (double)warmup_iterations);
+    printf("Throughput = %.0f ops/s [iter=%" PRIu64 " ws=%" PRIu64 "] time=%.3fs\n", ops_per_s, iter, ws, timed.seconds);
+    printf("[RSS] max_kb=%" PRId64 "\n", peak_kb);
+    if (want_json) put_json(ops, ops_per_s, peak_kb);
+    if (fflush(stdout) != 0) return 1;
+    return 0;
+}

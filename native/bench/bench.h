@@ -1,0 +1,84 @@
+/* What every driver shares: options, memory and time of the run, the result lines. Allocates nothing: the heap belongs to the workload.
+ *
+ *   bench_init           parse the arguments, remember the RSS at start
+ *   bench_timed_begin    ... the timed region (several are added up) ...   bench_timed_end
+ *   bench_phase          read memory at a phase mark
+ *   bench_extra          a figure of the driver's own
+ *   bench_report         print `Throughput = ...`, `[RSS] max_kb=...` and, with --json, one JSON line
+ */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* One option: exactly one of number, real, text is set; it points to the default and receives the value. */
+typedef struct {
+    const char *name;
+    const char *help;
+    int64_t *number;
+    double *real;
+    const char **text;
+    int64_t lo, hi;      /* range of a number or a real, both ends allowed */
+    const char *choices; /* of a text, separated by blanks; NULL: any */
+} bench_option;
+
+typedef struct {
+    const char *driver;
+    const char *about;
+    const bench_option *options; /* ends with a NULL name */
+    int positional;              /* so many of the first options may be given without their name */
+} bench_spec;
+
+typedef struct {
+    int64_t rss_kb, anon_kb, lazyfree_kb, peak_rss_kb; /* -1: the kernel does not say */
+} bench_memory;
+
+enum bench_touch { BENCH_TOUCH_NONE, BENCH_TOUCH_FIRST, BENCH_TOUCH_PAGE, BENCH_TOUCH_FULL };
+#define BENCH_TOUCH_CHOICES "none first page full" /* of a block's new bytes */
+
+bool bench_parse_arguments(int argc, char **argv, const bench_spec *spec); /* whether --json was given; exits with 2 on bad ones */
+int64_t bench_prefault_gate(void);                                         /* HAKMEM_BENCH_PREFAULT or its default */
+void bench_init(int argc, char **argv, const bench_spec *spec);
+int64_t bench_warmup(int64_t run); /* untimed iterations before a run of so many, after HAKMEM_BENCH_PREFAULT */
+void bench_timed_begin(void);
+void bench_timed_end(void);
+void bench_phase(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void bench_extra(const char *name, double value);
+int bench_report(uint64_t ops, uint64_t iter, uint64_t ws); /* returns main's exit status */
+
+double bench_now(void); /* seconds of the monotonic clock */
+double bench_timed_seconds(void);
+void bench_sleep_ms(double ms);
+bench_memory bench_read_memory(void);
+enum bench_touch bench_touch_named(const char *name);
+void bench_touch(void *p, size_t begin, size_t end, enum bench_touch how);
+_Noreturn void bench_refuse(const char *format, ...) __attribute__((format(printf, 1, 2))); /* bad arguments: status 2 */
+_Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* xorshift32 with the shifts 13, 17, 5; the state is never 0. */
+static inline uint32_t bench_random(uint32_t *state) {
+    uint32_t r = *state;
+    r ^= r << 13;
+    r ^= r >> 17;
+    r ^= r << 5;
+    return *state = r;
+}
+
+/* The generator's state for a stream of its own (a thread, the warm-up), never 0. */
+static inline uint32_t bench_stream(int64_t seed, uint32_t stream) {
+    uint32_t mixed = (uint32_t)seed ^ (stream * UINT32_C(0x9E3779B9));
+    return mixed ? mixed : UINT32_C(0x9E3779B9);
+}
+
+/* 16..1039 bytes, the sizes of random_mixed. */
+static inline size_t bench_mixed_size(uint32_t r) { return 16 + (r & 0x3FF); }
+
+/* An allocation that failed ends the run with a message instead of a wild write. */
+static inline void *bench_got(void *p) {
+    if (__builtin_expect(p == NULL, 0)) bench_die("the allocator returned NULL: out of memory");
+    return p;
+}
+
+#endif
