@@ -47,7 +47,7 @@ class Interval:
         return Interval(mid, low, high, self.level, self.method, self.n)
 
     def below(self, line: float) -> bool | None:
-        """Tell whether the interval lies below `line`: True, False where it lies above, None where it cannot be told."""
+        """Tell whether the interval lies below `line`; False where it lies above, None where it cannot be told."""
         return True if self.high < line else False if self.low > line else None
 
 

@@ -1,0 +1,446 @@
+"""Verdicts: GO, NO-GO, NEUTRAL, INCONCLUSIVE, NOT-APPLICABLE, each with the rule that gave it and what it rests on.
+
+Two questions are answered, both as pure functions of the ledger's rows. `lean`: does an arm bring memory down to its
+target at a bearable price? `ab`: is an arm faster (or smaller) than the baseline? Both begin alike: a crash is NO-GO,
+and so are system calls that run away. Arms of one workload are judged together, by intervals whose levels make the
+whole Holm's procedure.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, computed_field
+
+from hakmem import stats
+from hakmem.stats import BASELINE, Drift, Interval
+
+__all__ = ["Verdict", "ab", "decide_ab", "lean", "memory_of", "prices"]
+
+Word = Literal["GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE"]
+ICONS: dict[Word, str] = {"GO": "✔", "NO-GO": "✖", "NEUTRAL": "≈", "INCONCLUSIVE": "?", "NOT-APPLICABLE": "–"}
+COLOURS: dict[Word, str] = {  # white text on each has a contrast of at least 4.5
+    "GO": "#1a7f37",
+    "NO-GO": "#b42318",
+    "NEUTRAL": "#4b5a75",
+    "INCONCLUSIVE": "#8a5a00",
+    "NOT-APPLICABLE": "#5c6370",
+}
+
+LOSS = math.log(0.90)  # the throughput that a smaller footprint may cost
+SYSCALLS_PER_OP = 1e-4  # the budget; above it system calls run away
+SYSCALLS_TIMES = 10  # ... and above so many times the baseline's
+SYSCALLS_QUIET = 1e-7  # a rate nobody minds: the baseline counts as at least this
+SYSCALLS_FEW = 100  # calls in one trial that cannot be a run-away, however short the trial
+TARGET_GATE, MODE_GATE, LEAN_GATE = "HAKMEM_SS_MEM_LEAN_TARGET_MB", "HAKMEM_SS_MEM_LEAN_DECOMMIT", "HAKMEM_SS_MEM_LEAN"
+SHRINKING = ("ramp", "phases", "battle")  # drivers that free most of their data: what is left counts, the peak is data
+
+
+class Verdict(BaseModel):
+    """One arm on one workload: the word, and everything needed to doubt it.
+
+    `effect` is the change of throughput (or of the metric asked for) in percent, `memory` that of the memory that
+    counts, `floor` the difference of the two baselines in percent. `blocks_needed` are still to come, None where blocks
+    would not help. `bite`: whether the gates changed any counter or byte, None where nothing tells.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    workload: str
+    host: str
+    arm: str
+    word: Word
+    rule: str
+    because: str
+    effect: Interval
+    memory: Interval | None = None
+    floor: float
+    blocks: int
+    blocks_needed: int | None = None
+    bite: bool | None = None
+    bite_words: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def icon(self) -> str:
+        """One character beside the word, so that colour alone says nothing."""
+        return ICONS[self.word]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def colour(self) -> str:
+        """Background of the banner, dark enough for white text."""
+        return COLOURS[self.word]
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A word with its rule and reason, before it is dressed up with figures."""
+
+    word: Word
+    rule: str
+    because: str
+    total_blocks: int | None = None  # needed in all, for INCONCLUSIVE
+
+
+def memory_of(workload: str) -> str:
+    """Name the column of memory that counts: the peak, or what is left where the program frees most of its data.
+
+    Left-over memory is counted without pages that the kernel may take at will (MADV_FREE); peaks cannot be told apart
+    so.
+    """
+    return "end_rss_less_lazyfree_mb" if workload.split(":")[0] in SHRINKING else "peak_rss_mb"
+
+
+# ---- the rules that come first in every study ------------------------------------------------------------------------
+
+
+def _crash(rows: pd.DataFrame) -> Ruling | None:
+    bad = rows[rows["status"] != "ok"]
+    if bad.empty:
+        return None
+    kinds = ", ".join(f"{n} {status}" for status, n in bad["status"].value_counts().items())
+    return Ruling("NO-GO", "a crash, a hang or garbage is NO-GO", f"{kinds} of {len(rows)} trials")
+
+
+def _runaway(rows: pd.DataFrame, base: pd.DataFrame) -> Ruling | None:
+    mine, theirs = rows["syscalls_per_op"].median(), base["syscalls_per_op"].median()
+    calls = mine * rows["ops"].median()
+    if not math.isfinite(mine) or not calls >= SYSCALLS_FEW:
+        return None
+    rule = f"system calls over {SYSCALLS_PER_OP:g} an op, or {SYSCALLS_TIMES} times the baseline's, are NO-GO"
+    if mine > SYSCALLS_PER_OP:
+        return Ruling("NO-GO", rule, f"{mine:.2g} system calls an op")
+    if math.isfinite(theirs) and mine > SYSCALLS_TIMES * max(theirs, SYSCALLS_QUIET):
+        return Ruling("NO-GO", rule, f"{mine:.2g} system calls an op against {theirs:.2g} of the baseline")
+    return None
+
+
+# ---- A/B -------------------------------------------------------------------------------------------------------------
+
+
+def decide_ab(
+    ratios: Mapping[str, stats.Array], floor: float, margin: float = 0.01, alpha: float = 0.05
+) -> dict[str, tuple[Ruling, Interval]]:
+    """Judge arms by their paired log ratios, where more is better.
+
+    Parameters
+    ----------
+    ratios : mapping of arm to array, shape (blocks,)
+        Log of arm over baseline.
+    floor : float
+        A/A floor on the log scale, NaN where the second baseline was not measured.
+    margin : float
+        Change that matters, as a fraction; the floor replaces it where that is coarser.
+    alpha : float
+        Error allowed to all arms together (at one look).
+
+    Returns
+    -------
+    dict of arm to (Ruling, Interval)
+        The interval is one of log ratios.
+    """
+    line = max(math.log1p(margin), 0.0 if math.isnan(floor) else floor)
+    nearest = [min(stats.p_beyond(x, line), stats.p_beyond(x, -line)) for x in ratios.values()]
+    levels = stats.holm_levels(nearest, alpha)
+    return {
+        arm: _rule_ab(x, stats.interval(x, float(level)), line)
+        for (arm, x), level in zip(ratios.items(), levels, strict=True)
+    }
+
+
+def _rule_ab(x: stats.Array, found: Interval, line: float) -> tuple[Ruling, Interval]:
+    percent = 100 * math.expm1(line)
+    if found.low > line:
+        word: Word = "GO"
+        rule = f"the whole interval lies above +{percent:.2g} %"
+    elif found.high < -line:
+        word, rule = "NO-GO", f"the whole interval lies below -{percent:.2g} %"
+    elif -line <= found.low and found.high <= line:
+        word, rule = "NEUTRAL", f"the whole interval lies within ±{percent:.2g} %: no difference that matters"
+    else:
+        distance = min(abs(found.estimate - line), abs(found.estimate + line))
+        total = _total_blocks(x, distance, found.level)
+        return Ruling("INCONCLUSIVE", f"the interval crosses ±{percent:.2g} %", "too few blocks", total), found
+    return Ruling(word, rule, f"{found.percent().estimate:+.2f} %"), found
+
+
+def _total_blocks(x: stats.Array, distance: float, level: float) -> int | None:
+    if x.size < 2:
+        return 2
+    needed = stats.blocks_needed(float(x.std(ddof=1)), distance, alpha=1 - level)
+    return None if needed is None else max(needed, x.size + 1)
+
+
+def ab(
+    rows: pd.DataFrame,
+    margin: float = 0.01,
+    metric: str = "ops_per_s",
+    *,
+    more_is_better: bool = True,
+    alpha: float = 0.05,
+) -> list[Verdict]:
+    """Judge every arm of a study against its baseline, on each workload and host apart.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The ledger's trials.
+    margin : float
+        Change that matters, as a fraction.
+    metric : str
+        Column compared.
+    more_is_better : bool
+        False for memory and time.
+    alpha : float
+        Error allowed to all arms of one workload together, at this look.
+    """
+    sign = 1.0 if more_is_better else -1.0
+
+    def judge(cell: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[Ruling, Interval]]:
+        table = stats.wide(cell, metric)
+        ratios = {arm: sign * stats.log_ratios(table, arm) for arm in arms}
+        return decide_ab(ratios, stats.noise_floor(table), margin, alpha)
+
+    found = _verdicts(rows, judge, metric)
+    if more_is_better:
+        return found
+    return [v.model_copy(update={"effect": _mirrored(v.effect)}) for v in found]
+
+
+def _mirrored(found: Interval) -> Interval:
+    """Turn the percent change of 1/x into that of x."""
+    low, mid, high = (-math.log1p(max(x, -99.999999) / 100) for x in (found.high, found.estimate, found.low))
+    return Interval(mid, low, high, found.level, found.method, found.n).percent()
+
+
+# ---- Memory-Lean -----------------------------------------------------------------------------------------------------
+
+
+def lean(rows: pd.DataFrame, target_mb: float = 10, alpha: float = 0.05) -> list[Verdict]:
+    """Judge arms that promise less memory, on each workload and host apart.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The ledger's trials.
+    target_mb : float
+        Target in MiB for arms whose gates name none that they use.
+    alpha : float
+        Error allowed to all arms of one workload together, at this look.
+    """
+
+    def judge(cell: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[Ruling, Interval]]:
+        speed = stats.wide(cell, "ops_per_s")
+        ratios = {arm: stats.log_ratios(speed, arm) for arm in arms}
+        levels = stats.holm_levels([stats.p_beyond(x, LOSS) for x in ratios.values()], alpha)
+        return {
+            arm: (
+                _rule_lean(cell, arm, target_mb, ratios[arm], float(level)),
+                stats.interval(ratios[arm], float(level)),
+            )
+            for arm, level in zip(arms, levels, strict=True)
+        }
+
+    return _verdicts(rows, judge, "ops_per_s")
+
+
+def _rule_lean(cell: pd.DataFrame, arm: str, target_mb: float, speed: stats.Array, level: float) -> Ruling:
+    """Apply the rules from NOT-APPLICABLE on; crash and run-away were looked at before."""
+    column = memory_of(str(cell["workload"].iloc[0]))
+    table = stats.wide(cell, column)
+    target = _target(cell[cell["arm"] == arm], target_mb)
+    what = "peak RSS" if column == "peak_rss_mb" else "RSS left"
+    logs = {name: np.log(table[name].dropna().to_numpy(dtype=float)) for name in (BASELINE, arm) if name in table}
+    if len(logs) < 2 or speed.size < 2:
+        return Ruling("INCONCLUSIVE", "an interval needs at least two blocks", f"blocks: {speed.size}", 2)
+    base, mine = (stats.interval(logs[name], level) for name in (BASELINE, arm))
+    if base.below(math.log(target)):
+        rule = f"nothing to gain where the baseline's {what} is below {target:g} MB already"
+        return Ruling("NOT-APPLICABLE", rule, f"baseline {math.exp(base.estimate):.1f} MB")
+
+    ratio = stats.log_ratios(table, arm)
+    floor = max(0.01, np.nan_to_num(stats.noise_floor(table)))
+    pace = stats.interval(speed, level)
+    meets, falls, slow = mine.below(math.log(target)), stats.interval(ratio, level).below(-floor), pace.below(LOSS)
+    drift = arm_drift(cell[cell["arm"] == arm], level)
+    breathes = column != "peak_rss_mb"  # nothing steady there to drift, unless a phase is repeated
+    steady = drift.is_zero if drift else (True if breathes else None)
+    figures = f"{what} {math.exp(base.estimate):.1f} to {math.exp(mine.estimate):.1f} MB"
+    if meets and steady and slow is False:
+        calm = "drift 0" if drift else "no steady stretch to drift"
+        return Ruling("GO", f"{what} below {target:g} MB, {calm}, throughput within -10 %", figures)
+    if falls is False:
+        return Ruling("NO-GO", f"{what} does not fall", figures)
+    failed = [
+        (slow is True, "throughput falls by more than 10 %"),
+        (meets is False, f"{what} stays above {target:g} MB"),
+        (steady is False, "memory drifts"),
+    ]
+    if falls and any(bad for bad, _ in failed):
+        lacks = ", ".join(words for bad, words in failed if bad)
+        return Ruling("NEUTRAL", "RSS falls, but not within the rule: keep as a research gate", f"{figures}; {lacks}")
+    doubts = [
+        (slow is None, "throughput against -10 %", _total_blocks(speed, pace.estimate - LOSS, level)),
+        (
+            meets is None,
+            f"{what} against {target:g} MB",
+            _total_blocks(logs[arm], mine.estimate - math.log(target), level),
+        ),
+        (falls is None, f"whether {what} falls", _total_blocks(ratio, float(ratio.mean()) + floor, level)),
+        (steady is None, "drift, which these trials do not measure (a soak does)", None),
+    ]
+    open_questions = [(words, total) for doubt, words, total in doubts if doubt]
+    totals = [total for _, total in open_questions]
+    known = [total for total in totals if total is not None]
+    needed = max(known) if len(known) == len(totals) else None
+    return Ruling("INCONCLUSIVE", "undecided: " + ", ".join(words for words, _ in open_questions), figures, needed)
+
+
+def _target(rows: pd.DataFrame, default_mb: float) -> float:
+    """Target of an arm: its own TARGET_MB where the gates make use of it, else the study's."""
+    gates = (rows["effective_gates"].dropna().iloc[:1].tolist() or rows["gates"].iloc[:1].tolist())[0]
+    uses = gates.get(LEAN_GATE) == "1" and gates.get(MODE_GATE) != "OFF"
+    return float(gates.get(TARGET_GATE, default_mb)) if uses else float(default_mb)
+
+
+def arm_drift(rows: pd.DataFrame, level: float = 0.95) -> Drift | None:
+    """Drift of one arm on one workload, from phases of its trials that do the same work again.
+
+    Alike are the end of the warm-up and the end of the run, or phases whose names differ in digits only (`shrunk0`,
+    `shrunk1`). A trial gives one slope, the interval is over trials; a change within 64 KiB is below what so short a
+    run resolves and counts as none. None where no phase is repeated or only one trial is there.
+    """
+    drifts = [found for phases in stats.usable(rows)["phases"] if (found := _trial_drift(phases)) is not None]
+    return stats.pooled_drift(drifts, level) if len(drifts) > 1 else None
+
+
+def _trial_drift(phases: Sequence[Mapping[str, float | str | None]]) -> Drift | None:
+    alike: dict[str, list[tuple[float, float]]] = {}
+    for phase in phases:
+        if phase["rss_kb"] is not None and phase["t_s"] is not None:
+            stem = "steady" if phase["name"] in ("warm", "done") else re.sub(r"\d+", "", str(phase["name"]))
+            point = float(phase["t_s"]), float(phase["rss_kb"]) - float(phase["lazyfree_kb"] or 0)
+            alike.setdefault(stem, []).append(point)
+    repeated = [points for points in alike.values() if len({t for t, _ in points}) > 1]
+    if not repeated:
+        return None
+    times, kb = np.array(repeated[-1]).T
+    found = stats.drift(times, kb)
+    flat = stats.Interval(0.0, 0.0, 0.0, found.slope.level, found.slope.method, found.slope.n)
+    return found if np.ptp(kb) > 64 else Drift(flat, found.first_kb, found.last_kb)
+
+
+# ---- from rulings to verdicts ----------------------------------------------------------------------------------------
+
+
+def _verdicts(
+    rows: pd.DataFrame,
+    judge: Callable[[pd.DataFrame, Sequence[str]], dict[str, tuple[Ruling, Interval]]],
+    metric: str,
+) -> list[Verdict]:
+    """Judge every arm of every workload on every host; rows of different hosts never meet."""
+    verdicts = []
+    for (host, workload), cell in rows.groupby(["host", "workload"], sort=False):
+        arms = list(dict.fromkeys(cell.loc[cell["role"] == "arm", "arm"]))
+        base = cell[cell["role"] == "baseline"]
+        floor = 100 * math.expm1(stats.noise_floor(stats.wide(cell, metric)))
+        for arm, (ruling, effect) in judge(cell, arms).items():
+            mine = cell[(cell["arm"] == arm) & (cell["role"] == "arm")]
+            ruling = _crash(mine) or _runaway(mine, base) or ruling
+            bite, words = gate_bite(mine, cell[cell["role"].isin(["baseline", "baseline2"])])
+            memory = stats.log_ratios(stats.wide(cell, memory_of(str(workload))), arm)
+            still = None if ruling.total_blocks is None else max(1, ruling.total_blocks - effect.n)
+            verdicts.append(
+                Verdict(
+                    workload=str(workload),
+                    host=str(host),
+                    arm=arm,
+                    word=ruling.word,
+                    rule=ruling.rule,
+                    because=ruling.because,
+                    effect=effect.percent(),
+                    memory=stats.interval(memory).percent() if memory.size else None,
+                    floor=floor,
+                    blocks=effect.n,
+                    blocks_needed=still,
+                    bite=bite,
+                    bite_words=words,
+                )
+            )
+    return verdicts
+
+
+def gate_bite(rows: pd.DataFrame, base: pd.DataFrame) -> tuple[bool | None, str]:
+    """Tell whether an arm's gates changed anything: a counter, or a byte of memory.
+
+    Changed means that all of the arm's trials lie on one side of all trials of both baselines.
+
+    Returns
+    -------
+    (bool or None, str)
+        None where the allocator counts nothing and memory was not read; the words name what changed most clearly.
+    """
+    mine, theirs = _figures(rows), _figures(base)
+    names = [name for name in theirs.columns.intersection(mine.columns) if mine[name].notna().any()]
+    if not names:
+        return None, "nothing was counted"
+    for name in names:
+        a, b = theirs[name].dropna(), mine[name].dropna()
+        if not a.empty and not b.empty and (b.min() > a.max() or b.max() < a.min()):
+            return True, f"{name} {a.median():g} → {b.median():g}"
+    return False, "the gates changed no counter and no byte"
+
+
+def _figures(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every counter and every memory figure, one column each, one line a good trial."""
+    good = stats.usable(rows)
+    counters = [
+        {name: value for name, value in (counted or {}).items() if isinstance(value, int | float)}
+        for counted in good["counters"].where(good["counters"].notna(), None)
+    ]
+    memory = good[["peak_rss_kb", "end_rss_kb"]].reset_index(drop=True).astype(float)
+    return pd.concat([pd.DataFrame(counters, index=memory.index, dtype=float), memory], axis=1)
+
+
+# ---- what a megabyte costs -------------------------------------------------------------------------------------------
+
+
+def prices(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
+    """Price of a saved MiB in percent of throughput, for every arm and workload, with the sentence that says it.
+
+    Returns
+    -------
+    DataFrame
+        Columns workload, arm, saved_mb, percent_per_mb, low, high, blocks, sentence; NaN where nothing was saved.
+    """
+    records = []
+    for workload, cell in rows.groupby("workload", sort=False):
+        column = memory_of(str(workload))
+        table = stats.wide(cell, column)
+        for arm in dict.fromkeys(cell.loc[cell["role"] == "arm", "arm"]):
+            price = stats.price_of_a_megabyte(cell, arm, column, level=level)
+            saved = float((table[BASELINE] - table[arm]).mean()) if {arm, BASELINE} <= set(table) else math.nan
+            records.append(
+                {"workload": workload, "arm": arm, "saved_mb": saved}
+                | {"percent_per_mb": price.estimate if price else math.nan}
+                | {"low": price.low if price else math.nan, "high": price.high if price else math.nan}
+                | {"blocks": price.n if price else 0, "sentence": _price_sentence(str(workload), arm, saved, price)}
+            )
+    columns = ["workload", "arm", "saved_mb", "percent_per_mb", "low", "high", "blocks", "sentence"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def _price_sentence(workload: str, arm: str, saved: float, price: Interval | None) -> str:
+    if price is None:
+        return f"On {workload}, {arm} saves no memory that could be told from noise."
+    span = f"(95 % interval {price.low:+.3g} to {price.high:+.3g})"
+    if price.low <= 0 <= price.high:
+        return f"On {workload}, {arm} saves {saved:.1f} MB; a megabyte costs nothing that could be measured {span}."
+    verb = "costs" if price.estimate > 0 else "gains"
+    return (
+        f"On {workload}, {arm} saves {saved:.1f} MB; a megabyte {verb} {abs(price.estimate):.2g} % throughput {span}."
+    )
