@@ -1,0 +1,314 @@
+/* api: the malloc family, start and end of the process, fork. Call tree of the fast path:
+ *
+ *   malloc   FAST  size -> class (byte table), pop the class's hot list
+ *            SLOW  tcache_malloc_slow -> slab_refill -> ss_units_alloc -> os;  above 32 KiB large_alloc
+ *   free     FAST  unit -> class (byte map), the block freed before goes on the hot list, this one becomes pending
+ *            SLOW  tcache_overflow -> depot or slab_flush;  tcache_free_slow -> large_free, or the end of the program
+ */
+#include "diag.h"
+#include "dump.h"
+#include "gates.h"
+#include "large.h"
+#include "stats.h"
+#include "tcache.h"
+
+#include "../include/hakmem.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef HAK_PREFIXED
+#define API(name) hak_##name
+#else
+#define API(name) name
+#endif
+
+/* ---- start, end, fork ---- */
+
+static bool ready, failed;
+static hak_lock start_lock = HAK_LOCK_INIT;
+
+static COLD bool start(void) {
+    int saved = errno;
+    lock(&start_lock);
+    if (!ready && !failed) {
+        gates_load();
+        slab_init();
+        if (os_init() && ss_init() && tcache_init())
+            __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+        else
+            failed = true;
+    }
+    unlock(&start_lock);
+    errno = saved;
+    return ready;
+}
+static inline bool started(void) { return likely(__atomic_load_n(&ready, __ATOMIC_ACQUIRE)) || start(); }
+
+static void before_fork(void) {
+    lock(&start_lock);
+    tcache_lock_all();
+    slab_lock_all();
+    ss_lock_all();
+    stats_lock();
+}
+
+static void after_fork(void) {
+    stats_unlock();
+    ss_unlock_all();
+    slab_unlock_all();
+    tcache_unlock_all();
+    unlock(&start_lock);
+}
+
+__attribute__((constructor)) static void at_start(void) {
+    if (started()) (void)pthread_atfork(before_fork, after_fork, after_fork);
+}
+
+__attribute__((destructor)) static void at_exit(void) {
+    if (!ready) return;
+    if (HAK_CHECKS) tcache_drain(); /* misuse that no later free has brought to light */
+    dump_at_exit();
+}
+
+/* ---- allocation ---- */
+
+static COLD void *out_of_memory(void) {
+    errno = ENOMEM;
+    return NULL;
+}
+
+static NOINLINE void *alloc_slow(unsigned cls) {
+    void *p = started() ? tcache_malloc_slow(cls) : NULL;
+    return p ? p : out_of_memory();
+}
+
+static NOINLINE void *alloc_large(size_t n, size_t align, bool *zeroed) {
+    void *p = started() ? large_alloc(n, align, zeroed) : NULL;
+    if (!p && ready && n <= PTRDIFF_MAX && slab_trim()) p = large_alloc(n, align, zeroed);
+    return p ? p : out_of_memory();
+}
+
+static inline void *alloc_class(unsigned c) {
+    block *p = hak_tls.head[c];
+#if HAK_CHECKS
+    block *next = p->next;
+    if (unlikely(((uintptr_t)next ^ p->mac ^ (uintptr_t)p) != hak_secret)) return alloc_slow(c);
+    p->mac = 0;
+    hak_tls.head[c] = next;
+#else
+    if (unlikely(p == NULL)) return alloc_slow(c);
+    hak_tls.head[c] = p->next;
+#endif
+    hak_tls.room[c]++;
+#if HAK_OBSERVE
+    STAT(malloc_fast);
+#endif
+    return p;
+}
+
+static inline void *alloc(size_t n) {
+    bool zeroed;
+    if (unlikely(n > SMALL_MAX)) return alloc_large(n, 1, &zeroed);
+    return alloc_class(hak_size_class[(n + 15) >> 4]);
+}
+
+static inline void release(void *v) {
+    block *p = v;
+    size_t u = unit_of(p);
+    if (unlikely(u >= hak_arena_units)) {
+        tcache_free_slow(p, 0);
+        return;
+    }
+    unsigned c = peek(&unit_class[u]);
+#if HAK_CHECKS
+    block *q = hak_tls.pending[c];
+    if (unlikely(p == q) || unlikely(block_looks_free(q))) {
+        tcache_free_slow(p, c);
+        return;
+    }
+    hak_tls.pending[c] = p;
+    __builtin_prefetch(p, 1);
+    block_link(q, hak_tls.head[c]);
+    hak_tls.head[c] = q;
+#else
+    if (unlikely(c == 0)) {
+        tcache_free_slow(p, 0);
+        return;
+    }
+    p->next = hak_tls.head[c];
+    hak_tls.head[c] = p;
+#endif
+#if HAK_OBSERVE
+    STAT(free_fast);
+#endif
+    if (unlikely(--hak_tls.room[c] < 0)) tcache_overflow(c);
+}
+
+/* Class of a block that must be live; 0: a page run or span. */
+static unsigned class_of_live(void *p, const char *what) {
+    if (large_owns(p)) return 0;
+    slab_check_live(p, what);
+    unsigned c = unit_record(unit_of(p))->cls;
+    if (tcache_holds(p, c)) hak_fatal(what, p, hak_class[c].size);
+    return c;
+}
+
+static void *alloc_aligned(size_t align, size_t n) {
+    bool zeroed;
+    if (n <= SMALL_MAX && align <= SMALL_MAX) /* a block starts at a multiple of its size in a slab aligned to 64 KiB */
+        for (unsigned c = hak_size_class[((n > align ? n : align) + 15) >> 4]; c <= CLASSES; c++)
+            if (hak_class[c].size % align == 0) return alloc_class(c);
+    if (n > PTRDIFF_MAX) return out_of_memory();
+    return alloc_large(n < SMALL_MAX ? SMALL_MAX + 1 : n, align, &zeroed);
+}
+
+EXPORT void *API(malloc)(size_t n) { return alloc(n); }
+
+EXPORT void API(free)(void *p) { release(p); }
+
+EXPORT void *API(calloc)(size_t count, size_t size) {
+    size_t n;
+    bool zeroed = false;
+    if (unlikely(__builtin_mul_overflow(count, size, &n))) return out_of_memory();
+    void *p = n > SMALL_MAX ? alloc_large(n, 1, &zeroed) : alloc_class(hak_size_class[(n + 15) >> 4]);
+    if (p && !zeroed) memset(p, 0, n);
+    return p;
+}
+
+EXPORT void *API(realloc)(void *p, size_t n) {
+    if (!p) return alloc(n);
+    if (n == 0) {
+        release(p);
+        return NULL;
+    }
+    unsigned c = class_of_live(p, "realloc of a freed block");
+    size_t usable = c ? hak_class[c].size : large_usable(p);
+    if (c) {
+        if (n <= usable && (n > usable / 2 || usable <= 32)) {
+            STAT(realloc_in_place);
+            return p;
+        }
+    } else if (n > SMALL_MAX) {
+        void *q = large_resize(p, n);
+        if (q) {
+            STAT(realloc_in_place);
+            return q;
+        }
+    }
+    void *q = alloc(n);
+    if (!q) return NULL;
+    memcpy(q, p, n < usable ? n : usable);
+    release(p);
+    return q;
+}
+
+EXPORT void *API(reallocarray)(void *p, size_t count, size_t size) {
+    size_t n;
+    return __builtin_mul_overflow(count, size, &n) ? out_of_memory() : API(realloc)(p, n);
+}
+
+EXPORT void API(free_sized)(void *p, size_t size);
+EXPORT void API(free_sized)(void *p, size_t size) {
+    (void)size;
+    release(p);
+}
+
+EXPORT void API(free_aligned_sized)(void *p, size_t align, size_t size);
+EXPORT void API(free_aligned_sized)(void *p, size_t align, size_t size) {
+    (void)align, (void)size;
+    release(p);
+}
+
+EXPORT void *API(aligned_alloc)(size_t align, size_t n) {
+    if (!is_pow2(align)) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return alloc_aligned(align, n);
+}
+
+EXPORT int API(posix_memalign)(void **out, size_t align, size_t n) {
+    if (!is_pow2(align) || align % sizeof(void *)) return EINVAL;
+    int saved = errno;
+    void *p = alloc_aligned(align, n);
+    errno = saved; /* the result says it, errno stays */
+    if (!p) return ENOMEM;
+    *out = p;
+    return 0;
+}
+
+EXPORT void *API(memalign)(size_t align, size_t n) {
+    size_t up = 16;
+    while (up < align && up << 1) up <<= 1; /* as glibc does: the next power of two */
+    return alloc_aligned(up, n);
+}
+
+EXPORT void *API(valloc)(size_t n) { return started() ? alloc_aligned((size_t)1 << hak_page_shift, n) : out_of_memory(); }
+
+EXPORT void *API(pvalloc)(size_t n) {
+    if (!started() || n > PTRDIFF_MAX) return out_of_memory();
+    size_t page = (size_t)1 << hak_page_shift;
+    return alloc_aligned(page, round_up(n ? n : 1, page));
+}
+
+EXPORT size_t API(malloc_usable_size)(void *p) {
+    if (!p) return 0;
+    unsigned c = class_of_live(p, "size of a freed block");
+    return c ? hak_class[c].size : large_usable(p);
+}
+
+/* ---- what the program may ask ---- */
+
+EXPORT size_t hakmem_purge(void) {
+    if (!started()) return 0;
+    tcache_drain();
+    return slab_trim();
+}
+
+EXPORT int API(malloc_trim)(size_t pad) {
+    (void)pad;
+    return hakmem_purge() > 0;
+}
+
+EXPORT const char *hakmem_version(void) { return HAK_VERSION; }
+
+EXPORT size_t hakmem_stats_json(char *buf, size_t size) { return started() ? dump_json(buf, size) : 0; }
+
+EXPORT int hakmem_check(void) { return started() && slab_check(); }
+
+EXPORT void hakmem_stats_get(hakmem_stats *out) {
+    size_t cached, units;
+    *out = (hakmem_stats){0};
+    if (!started()) return;
+    stats_block t;
+    stats_total(&t);
+    out->resident = ss_resident_bytes();
+    out->live = slab_live_bytes() + ss_run_bytes();
+    out->metadata = ss_metadata_bytes() + tcache_bytes(&cached);
+    ss_count(&out->superslabs, &units);
+    out->target = ss_lean_releases() ? (size_t)ss_mem_lean_target_mb() * MIB : 0;
+    out->system_calls = t.n[ST_sys_mmap] + t.n[ST_sys_munmap] + t.n[ST_sys_mprotect] + t.n[ST_sys_madvise] + t.n[ST_sys_mremap];
+}
+
+EXPORT struct mallinfo2 API(mallinfo2)(void) {
+    hakmem_stats s;
+    hakmem_stats_get(&s);
+    return (struct mallinfo2){.arena = s.resident, .uordblks = s.live, .fordblks = s.resident > s.live ? s.resident - s.live : 0};
+}
+
+EXPORT int API(malloc_info)(int options, FILE *to) {
+    hakmem_stats s;
+    if (options != 0) return EINVAL;
+    hakmem_stats_get(&s);
+    fprintf(to, "<malloc version=\"hakmem-" HAK_VERSION "\"><total type=\"live\" size=\"%zu\"/><system type=\"current\" size=\"%zu\"/></malloc>\n",
+            s.live, s.resident);
+    return 0;
+}
+
+EXPORT int API(mallopt)(int what, int value) {
+    (void)what, (void)value; /* accepted: gates are how hakmem is tuned */
+    return 1;
+}

@@ -1,0 +1,189 @@
+#include "gates.h"
+
+#include "diag.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <unistd.h>
+
+#define PREFIX "HAKMEM_"
+#define PREFIX_LEN (sizeof PREFIX - 1)
+
+typedef struct {
+    const char *name, *def, *allowed;
+    gate_type type;
+    gate_scope scope;
+} gate_desc;
+
+static const gate_desc descs[G_COUNT] = {
+#define GATE(name, type, def, allowed, scope, doc) [G_##name] = {#name, def, allowed, GATE_##type, SCOPE_##scope},
+#define PROFILE(name, settings, doc)
+#include "gates.def"
+#undef GATE
+#undef PROFILE
+};
+
+static const struct {
+    const char *name, *settings;
+} profiles[] = {
+#define GATE(name, type, def, allowed, scope, doc)
+#define PROFILE(name, settings, doc) {#name, settings},
+#include "gates.def"
+#undef GATE
+#undef PROFILE
+};
+#define PROFILE_COUNT (sizeof profiles / sizeof profiles[0])
+
+long long hak_gate_value[G_COUNT];
+static bool set_by_user[G_COUNT];
+static char proc_environ[65536]; /* untouched, hence not resident, unless libc is not ready yet */
+
+static bool read_here(const gate_desc *d) {
+    if (d->scope == SCOPE_BENCH) return false;
+    return HAK_STATS_ON || d->scope == SCOPE_CORE;
+}
+
+/* Index of the word s[0..len) in a list of words, or -1. */
+static int word_index(const char *words, const char *s, size_t len) {
+    for (int i = 0; *words; i++) {
+        size_t n = strcspn(words, " ");
+        if (n == len && !memcmp(words, s, len)) return i;
+        words += n;
+        words += strspn(words, " ");
+    }
+    return -1;
+}
+
+static int profile_index(const char *s, size_t len) {
+    for (size_t i = 0; i < PROFILE_COUNT; i++)
+        if (strlen(profiles[i].name) == len && !memcmp(profiles[i].name, s, len)) return (int)i;
+    return -1;
+}
+
+/* Decimal integer in "lo..hi": digits only, an optional sign, nothing around it. */
+static bool parse_int(const char *range, const char *s, size_t len, long long *out) {
+    char digits[24], *end;
+    if (len == 0 || len >= sizeof digits || !(s[0] == '-' || (s[0] >= '0' && s[0] <= '9'))) return false;
+    memcpy(digits, s, len);
+    digits[len] = 0;
+    errno = 0;
+    long long v = strtoll(digits, &end, 10);
+    if (errno || *end || end == digits) return false;
+    long long lo = strtoll(range, &end, 10), hi = strtoll(end + 2, NULL, 10);
+    if (v < lo || v > hi) return false;
+    *out = v;
+    return true;
+}
+
+static bool parse_value(const gate_desc *d, const char *s, size_t len, long long *out) {
+    if (d->type == GATE_INT) return parse_int(d->allowed, s, len, out);
+    int i = d->type == GATE_PROFILE ? profile_index(s, len) : word_index(d->allowed, s, len);
+    *out = i;
+    return i >= 0;
+}
+
+static void complain(const gate_desc *d, const char *s, size_t len) {
+    if (d->type == GATE_PROFILE)
+        hak_msg("%s%s=%.*s is not allowed; allowed: %s, %s; ignored", PREFIX, d->name, (int)(len < 80 ? len : 80), s,
+                profiles[0].name, profiles[PROFILE_COUNT - 1].name);
+    else
+        hak_msg("%s%s=%.*s is not allowed; allowed: %s; using the default %s", PREFIX, d->name, (int)(len < 80 ? len : 80), s,
+                d->allowed, d->def);
+}
+
+static int gate_index(const char *s, size_t len) {
+    for (int g = 0; g < G_COUNT; g++)
+        if (strlen(descs[g].name) == len && !memcmp(descs[g].name, s, len)) return g;
+    return -1;
+}
+
+/* One "NAME=value" without the prefix. */
+static void apply_setting(const char *s, size_t len, bool user) {
+    const char *eq = memchr(s, '=', len);
+    if (!eq) return;
+    size_t nlen = (size_t)(eq - s), vlen = len - nlen - 1;
+    int g = gate_index(s, nlen);
+    if (g < 0) {
+        hak_msg("unknown gate %s%.*s; ignored (gates.def lists the gates)", PREFIX, (int)(nlen < 80 ? nlen : 80), s);
+        return;
+    }
+    const gate_desc *d = &descs[g];
+    if (!read_here(d) || (!user && set_by_user[g])) return;
+    if (d->type == GATE_PROFILE && vlen == 0) return;
+    long long v;
+    if (!parse_value(d, eq + 1, vlen, &v)) {
+        complain(d, eq + 1, vlen);
+        return;
+    }
+    hak_gate_value[g] = v;
+    set_by_user[g] = set_by_user[g] || user;
+}
+
+static void apply_environment(char **env) {
+    for (; *env; env++)
+        if (!strncmp(*env, PREFIX, PREFIX_LEN)) apply_setting(*env + PREFIX_LEN, strlen(*env + PREFIX_LEN), true);
+}
+
+/* The dynamic loader may allocate before libc has set environ. */
+static void apply_proc_environment(void) {
+    int fd = open("/proc/self/environ", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return;
+    size_t n = 0;
+    for (ssize_t r; n < sizeof proc_environ - 1 && (r = read(fd, proc_environ + n, sizeof proc_environ - 1 - n)) > 0;)
+        n += (size_t)r;
+    close(fd);
+    for (size_t i = 0; i < n; i += strlen(proc_environ + i) + 1)
+        if (!strncmp(proc_environ + i, PREFIX, PREFIX_LEN))
+            apply_setting(proc_environ + i + PREFIX_LEN, strlen(proc_environ + i + PREFIX_LEN), true);
+}
+
+static void apply_profile(void) {
+    long long p = gate(G_PROFILE);
+    if (p < 0) return;
+    for (const char *s = profiles[p].settings; *s;) {
+        size_t n = strcspn(s, " ");
+        apply_setting(s, n, false);
+        s += n;
+        s += strspn(s, " ");
+    }
+}
+
+void gates_load(void) {
+    int saved = errno;
+    for (int g = 0; g < G_COUNT; g++)
+        if (!parse_value(&descs[g], descs[g].def, strlen(descs[g].def), &hak_gate_value[g])) hak_gate_value[g] = -1;
+    if (!getauxval(AT_SECURE)) {
+        if (environ)
+            apply_environment(environ);
+        else
+            apply_proc_environment();
+        apply_profile();
+    }
+    errno = saved;
+}
+
+static int print_value(const gate_desc *d, long long v, char *out, size_t size) {
+    if (d->type == GATE_INT) return snprintf(out, size, "%lld", v);
+    if (v < 0) return snprintf(out, size, "%s", "");
+    if (d->type == GATE_PROFILE) return snprintf(out, size, "%s", profiles[v].name);
+    const char *w = d->allowed;
+    for (; v > 0; v--) w += strcspn(w, " ") + 1;
+    return snprintf(out, size, "%.*s", (int)strcspn(w, " "), w);
+}
+
+size_t gates_json(char *buf, size_t size) {
+    size_t n = 0;
+    char value[64];
+    for (int g = 0; g < G_COUNT; g++) {
+        if (!read_here(&descs[g])) continue;
+        (void)print_value(&descs[g], hak_gate_value[g], value, sizeof value);
+        n += (size_t)snprintf(n < size ? buf + n : NULL, n < size ? size - n : 0, "%s\"" PREFIX "%s\":\"%s\"", n ? "," : "{",
+                              descs[g].name, value);
+    }
+    n += (size_t)snprintf(n < size ? buf + n : NULL, n < size ? size - n : 0, "}");
+    return n;
+}

@@ -1,0 +1,168 @@
+#include "os.h"
+
+#include "stats.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ARENA_ALIGN (2 * MIB)
+#define ARENA_MIN (16 * MIB)
+#define ARENA_MAX ((size_t)4 << 40)
+
+uintptr_t hak_arena_base;
+size_t hak_arena_units;
+unsigned hak_page_shift = MIN_PAGE_SHIFT;
+static bool advice_off;
+
+/* Four times RAM leaves room for fragmentation of addresses; under RLIMIT_AS stacks and libraries need their share. */
+static size_t wanted_arena(void) {
+    struct rlimit lim;
+    struct sysinfo info; /* sysconf may allocate */
+    size_t size = sysinfo(&info) ? 0 : (size_t)info.totalram * info.mem_unit * 4;
+    if (size < (size_t)64 << 30) size = (size_t)64 << 30;
+    if (size > ARENA_MAX) size = ARENA_MAX;
+    if (!getrlimit(RLIMIT_AS, &lim) && lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur / 8 * 5 < size)
+        size = (size_t)(lim.rlim_cur / 8 * 5);
+    return size & ~(ARENA_ALIGN - 1);
+}
+
+static void *reserve(size_t size, size_t align) {
+    STAT(sys_mmap);
+    char *p = mmap(NULL, size + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) return NULL;
+    char *aligned = (char *)round_up((uintptr_t)p, align);
+    if (aligned != p) munmap(p, (size_t)(aligned - p));
+    if (aligned + size != p + size + align) munmap(aligned + size, (size_t)(p + align - aligned));
+    STAT_N(sys_munmap, 2);
+    return aligned;
+}
+
+bool os_init(void) {
+    int saved = errno;
+    hak_page_shift = (unsigned)__builtin_ctzl(getauxval(AT_PAGESZ));
+    if (hak_page_shift < MIN_PAGE_SHIFT || hak_page_shift > UNIT_SHIFT) return false;
+    for (size_t size = wanted_arena(); size >= ARENA_MIN; size = (size / 2) & ~(ARENA_ALIGN - 1)) {
+        void *p = reserve(size, ARENA_ALIGN);
+        if (!p) continue;
+        hak_arena_base = (uintptr_t)p;
+        hak_arena_units = size >> UNIT_SHIFT;
+        errno = saved;
+        return true;
+    }
+    return false;
+}
+
+void *os_metadata(size_t size) {
+    int saved = errno;
+    STAT(sys_mmap);
+    void *p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    errno = saved;
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static bool owns(const void *p, size_t size) {
+    return size && in_arena(p) && in_arena((const char *)p + size - 1) && !((uintptr_t)p & (((uintptr_t)1 << hak_page_shift) - 1));
+}
+
+bool os_commit(void *p, size_t size) {
+    int saved = errno;
+    STAT(sys_mprotect);
+    STAT(os_alloc);
+    bool ok = mprotect(p, size, PROT_READ | PROT_WRITE) == 0;
+    errno = saved;
+    return ok;
+}
+
+bool os_uncommit(void *p, size_t size) {
+    if (!owns(p, size)) return false;
+    int saved = errno;
+    STAT(sys_mmap);
+    STAT(os_free);
+    /* A fresh reservation over the old mapping: one call, and no moment in which a stranger could take the addresses. */
+    bool ok = mmap(p, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
+    errno = saved;
+    return ok;
+}
+
+bool os_advice_on(void) { return !peek(&advice_off); }
+
+int ss_os_madvise_guarded(void *p, size_t size, int advice) {
+    int saved = errno;
+    if (!os_advice_on()) {
+        STAT(advise_off);
+        return -1;
+    }
+    if (!owns(p, size)) {
+        STAT(advise_foreign);
+        poke(&advice_off, true);
+        return -1;
+    }
+    STAT(sys_madvise);
+    int r = madvise(p, size, advice);
+    if (r) {
+        STAT(advise_failed);
+        if (errno == ENOMEM) poke(&advice_off, true);
+    }
+    errno = saved;
+    return r;
+}
+
+bool os_move(void *from, size_t from_size, void *to, size_t to_size) {
+    int saved = errno;
+    STAT(sys_mremap);
+    bool ok = mremap(from, from_size, to_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
+    if (ok) { /* mremap leaves a hole where the pages were */
+        STAT(sys_mmap);
+        (void)mmap(from, from_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    }
+    errno = saved;
+    return ok;
+}
+
+static uint64_t clock_ns(clockid_t id) {
+    struct timespec ts;
+    clock_gettime(id, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+uint64_t os_now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+uint64_t os_now_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
+
+static size_t read_small(const char *path, char *buf, size_t size) {
+    int saved = errno, fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
+    if (fd >= 0) close(fd);
+    errno = saved;
+    if (n < 0) n = 0;
+    buf[n] = 0;
+    return (size_t)n;
+}
+
+size_t os_resident_bytes(void) {
+    char buf[128], *at;
+    if (!read_small("/proc/self/statm", buf, sizeof buf) || !(at = strchr(buf, ' '))) return 0;
+    return (size_t)strtoull(at, NULL, 10) << hak_page_shift;
+}
+
+size_t os_peak_kb(void) {
+    char buf[4096], *at;
+    if (!read_small("/proc/self/status", buf, sizeof buf) || !(at = strstr(buf, "VmHWM:"))) return 0;
+    return (size_t)strtoull(at + 6, NULL, 10);
+}
+
+uint64_t os_random(void) {
+    uint64_t r = os_now_ns() * 0x9E3779B97F4A7C15ull ^ (uintptr_t)&r;
+    const void *kernel = (const void *)getauxval(AT_RANDOM); /* 16 random bytes; libc keeps its own secrets in them, so mix */
+    uint64_t a[2] = {0, 0};
+    if (kernel) memcpy(a, kernel, sizeof a);
+    r ^= a[0] * 0xD6E8FEB86659FD93ull ^ (a[1] << 17 | a[1] >> 47);
+    r ^= r >> 32;
+    return r * 0xD6E8FEB86659FD93ull ^ r >> 29;
+}

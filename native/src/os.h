@@ -1,0 +1,47 @@
+/* os: the only room that maps, unmaps and advises.
+ *
+ *   arena    one reserved range [arena_base, arena_base + arena_units * UNIT_SIZE), aligned to 2 MiB; every block lives in it
+ *   states   reserved (no access) -> os_commit -> usable -> os_advise -> usable, pages given back
+ *                                               -> os_uncommit -> reserved
+ *
+ * Advice outside the arena is refused, counted, and ends all advice for good; so does ENOMEM. Nothing outside the arena is ever
+ * unmapped. errno is kept by every function here.
+ */
+#ifndef HAK_OS_H
+#define HAK_OS_H
+
+#include "base.h"
+
+extern uintptr_t hak_arena_base;
+extern size_t hak_arena_units; /* 0 until os_init */
+extern unsigned hak_page_shift; /* 12, 14 or 16 */
+
+/* Reserve the arena; its size adapts to RAM, RLIMIT_AS and what the kernel grants. False: no address space at all. */
+bool os_init(void);
+
+/* A reserved range for metadata outside the arena, never given back; os_commit makes parts usable. NULL: no address space. */
+void *os_metadata(size_t size);
+
+bool os_commit(void *p, size_t size);   /* false: ENOMEM */
+bool os_uncommit(void *p, size_t size); /* back to reserved, pages and contents are gone; false: nothing has changed */
+
+/* 0, or -1: refused, and the caller must fall back to os_uncommit. `advice` as for madvise(2). */
+int ss_os_madvise_guarded(void *p, size_t size, int advice);
+bool os_advice_on(void);
+
+/* Move pages to another reserved place of the arena; the old place is reserved again. False: nothing has changed. */
+bool os_move(void *from, size_t from_size, void *to, size_t to_size);
+
+uint64_t os_now_ns(void);        /* monotonic */
+uint64_t os_now_coarse_ns(void); /* monotonic, a few ms coarse, no system call */
+size_t os_resident_bytes(void);  /* of the process, from /proc/self/statm; 0: unknown */
+size_t os_peak_kb(void);         /* VmHWM; 0: unknown */
+uint64_t os_random(void);
+
+static inline bool in_arena(const void *p) {
+    return ((uintptr_t)p - hak_arena_base) >> UNIT_SHIFT < hak_arena_units;
+}
+static inline size_t unit_of(const void *p) { return ((uintptr_t)p - hak_arena_base) >> UNIT_SHIFT; }
+static inline char *unit_address(size_t unit) { return (char *)(hak_arena_base + (unit << UNIT_SHIFT)); }
+
+#endif

@@ -1,0 +1,502 @@
+#include "slab.h"
+
+#include "diag.h"
+#include "gates.h"
+#include "policy.h"
+#include "stats.h"
+
+#include <string.h>
+
+#define OCTAVE(size)                                                                                                          \
+    ((size) <= 16 ? 0 : (size) <= 32 ? 1 : (size) <= 64 ? 2 : (size) <= 128 ? 3 : (size) <= 256 ? 4 : (size) <= 512 ? 5       \
+     : (size) <= 1024 ? 6 : (size) <= 2048 ? 7 : 8)
+
+const class_info hak_class[CLASSES + 1] = {
+#define X(c, before, size) [c] = {size, 65536 / (size), (uint32_t)((0x100000000ull + (size) - 1) / (size)), OCTAVE(size)},
+    HAK_CLASS_TABLE(X)
+#undef X
+};
+
+const uint8_t hak_size_class[SMALL_MAX / 16 + 1] = {
+    [0] = 1,
+#define X(c, before, size) [(before) / 16 + 1 ...(size) / 16] = c,
+    HAK_CLASS_TABLE(X)
+#undef X
+};
+
+uintptr_t hak_secret;
+#if HAK_CHECKS
+block hak_sentinel;
+#endif
+
+typedef struct __attribute__((aligned(64))) {
+    hak_lock lock;
+    unit *partial;    /* slabs of nobody with blocks in them */
+    unit *candidates; /* slabs that blocks came back to since the last purge */
+    chain depot[DEPOT_CHAINS];
+    unsigned depot_count;
+} slab_class;
+
+static slab_class classes[CLASSES + 1];
+static size_t freed_since_purge;
+
+#define GROUPS 64
+typedef struct {
+    unit *slab;
+    uint32_t word;
+    uint64_t mask;
+} group;
+
+void slab_init(void) {
+    for (unsigned c = 0; c <= CLASSES; c++) classes[c].lock = (hak_lock)HAK_LOCK_INIT;
+    hak_secret = os_random() | 1;
+}
+
+void slab_lock_all(void) {
+    for (unsigned c = 1; c <= CLASSES; c++) lock(&classes[c].lock);
+}
+void slab_unlock_all(void) {
+    for (unsigned c = 1; c <= CLASSES; c++) unlock(&classes[c].lock);
+}
+
+unsigned slab_cap(unsigned cls) {
+    unsigned cap = policy_cap(hak_class[cls].size, hak_class[cls].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), ss_lean_releases());
+    return gate(G_TINY_MAG_LEVELS) == LEVELS_2 && cap > 2 ? cap / 2 : cap; /* two levels share the capacity */
+}
+
+slab_route slab_decide(unsigned cls) {
+    unsigned cap = slab_cap(cls);
+    return (slab_route){cls, cap, policy_batch(hak_class[cls].size, REFILL_BYTES, cap), ss_lean_releases()};
+}
+
+/* ---- lists ---- */
+
+static size_t in_slab(const unit *s) { return s->nfree + (hak_class[s->cls].count - s->carved); }
+static bool is_empty(const unit *s) { return in_slab(s) == hak_class[s->cls].count; }
+static size_t unit_number(const unit *s) { return (size_t)(s - unit_table); }
+
+static void list_slab(slab_class *k, unit *s) {
+    s->listed = 1;
+    s->prev = NULL;
+    s->next = k->partial;
+    if (k->partial) k->partial->prev = s;
+    k->partial = s;
+}
+
+static void unlist_slab(slab_class *k, unit *s) {
+    s->listed = 0;
+    *(s->prev ? &s->prev->next : &k->partial) = s->next;
+    if (s->next) s->next->prev = s->prev;
+}
+
+static void make_candidate(slab_class *k, unit *s) {
+    if (s->candidate) return;
+    s->candidate = 1;
+    s->cand_at = &k->candidates;
+    if ((s->cand_next = k->candidates)) s->cand_next->cand_at = &s->cand_next;
+    k->candidates = s;
+}
+
+static void drop_candidate(unit *s) {
+    if (!s->candidate) return;
+    s->candidate = 0;
+    *s->cand_at = s->cand_next;
+    if (s->cand_next) s->cand_next->cand_at = s->cand_at;
+}
+
+/* ---- making and ending slabs ---- */
+
+static unit *new_slab(slab_heap *h, unsigned cls) {
+    size_t u;
+    bool zeroed;
+    if (h->warm_count) {
+        STAT(warm_hit);
+        u = h->warm[--h->warm_count];
+    } else if ((u = ss_units_alloc(1, 1, &zeroed)) == SIZE_MAX) {
+        return NULL;
+    }
+    unit *s = unit_record(u);
+    s->state = UNIT_SLAB;
+    s->cls = (uint8_t)cls;
+    s->listed = s->candidate = 0;
+    s->hint = 0;
+    s->nfree = s->carved = 0;
+    s->run_units = 0;
+    s->owner = NULL;
+    memset(unit_bits(s, hak_class[cls].count), 0, div_up(hak_class[cls].count, 64) * 8);
+    poke(&unit_class[u], (uint8_t)cls);
+    STAT(refill_new);
+    stat_octave(hak_class[cls].octave, OCT_SLAB_LIVE, 1);
+    return s;
+}
+
+/* An empty slab of nobody, on no list. */
+static void end_slab(slab_heap *h, unit *s) {
+    stat_octave(hak_class[s->cls].octave, OCT_EMPTY, 1);
+    drop_candidate(s);
+    s->state = UNIT_FREE;
+    poke(&unit_class[unit_number(s)], 0);
+    if (h && h->warm_count < (unsigned)gate(G_WARM_POOL) && !ss_lean_releases()) {
+        STAT(warm_put);
+        h->warm[h->warm_count++] = unit_number(s);
+        return;
+    }
+    ss_units_free(unit_number(s), 1);
+}
+
+/* ---- refill ---- */
+
+static uint16_t pages_of(size_t from, size_t to) {
+    return (uint16_t)(bits32((unsigned)((to - 1) >> hak_page_shift) + 1) & ~bits32((unsigned)(from >> hak_page_shift)));
+}
+
+/* free() may take the fast way in this slab while no page of a carved block is given back. */
+static void show_class(unit *s) {
+    size_t carved = (size_t)s->carved * hak_class[s->cls].size;
+    bool whole = !carved || !(pages_of(0, carved) & (uint16_t)~s->resident);
+    poke(&unit_class[unit_number(s)], whole ? s->cls : 0);
+}
+
+/* Blocks whose pages were given back become resident again when they are handed out. */
+static void touch_blocks(unit *s, unsigned word, uint64_t mask) {
+    size_t size = hak_class[s->cls].size;
+    for (; mask; mask &= mask - 1) {
+        size_t at = (word * 64 + (unsigned)__builtin_ctzll(mask)) * size;
+        ss_mark_resident(s, at, at + size);
+    }
+    show_class(s);
+}
+
+/* Take up to `want` freed blocks; returns how many. */
+static unsigned take_freed(unit *s, unsigned want, group *g, unsigned *groups) {
+    const class_info *c = &hak_class[s->cls];
+    uint64_t *bits = unit_bits(s, c->count);
+    bool all_resident = peek(&unit_class[unit_number(s)]) != 0;
+    unsigned got = 0, w = s->hint, words = (unsigned)div_up(c->count, 64);
+    for (; w < words && got < want && *groups < GROUPS && s->nfree; w++) {
+        uint64_t mask = bits[w];
+        if (!mask) continue;
+        unsigned n = (unsigned)__builtin_popcountll(mask);
+        while (n > want - got) mask &= ~((uint64_t)1 << (63 - __builtin_clzll(mask))), n--;
+        bits[w] &= ~mask;
+        s->nfree -= n;
+        got += n;
+        if (!all_resident) touch_blocks(s, w, mask);
+        g[(*groups)++] = (group){s, w, mask};
+        if (bits[w]) break;
+    }
+    s->hint = (uint16_t)(s->nfree ? w : 0);
+    if (s->nfree && w == words) s->hint = 0;
+    return got;
+}
+
+/* Blocks never handed out yet: up to the end of the page the first one ends in, so that no further page is touched. */
+static unsigned carve(unit *s, unsigned want, group *g, unsigned *groups) {
+    const class_info *c = &hak_class[s->cls];
+    size_t page = (size_t)1 << hak_page_shift, from = (size_t)s->carved * c->size;
+    unsigned upto = (unsigned)(round_up(from + c->size, page) / c->size), got = 0;
+    if (upto > c->count) upto = c->count;
+    if (upto > s->carved + want) upto = s->carved + want;
+    while (s->carved < upto && *groups < GROUPS) {
+        unsigned w = s->carved / 64, bit = s->carved % 64, n = upto - s->carved;
+        if (n > 64 - bit) n = 64 - bit;
+        g[(*groups)++] = (group){s, w, bits64(n) << bit};
+        s->carved += n;
+        got += n;
+    }
+    if (got) ss_mark_resident(s, from, (size_t)s->carved * c->size);
+    return got;
+}
+
+static chain link_blocks(const group *g, unsigned groups, unsigned cls) {
+    size_t size = hak_class[cls].size;
+    chain out = {LIST_END, 0};
+    for (unsigned i = groups; i-- > 0;) { /* backwards, so that the chain runs in address order */
+        char *base = unit_address(unit_number(g[i].slab)) + (size_t)g[i].word * 64 * size;
+        for (uint64_t m = g[i].mask; m; out.count++) {
+            unsigned bit = 63 - (unsigned)__builtin_clzll(m);
+            m &= ~((uint64_t)1 << bit);
+            block *b = (block *)(base + bit * size);
+            block_link(b, out.head);
+            out.head = b;
+        }
+    }
+    return out;
+}
+
+chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
+    slab_route r = decided ? *decided : slab_decide(cls);
+    slab_class *k = &classes[cls];
+    group g[GROUPS];
+    unsigned groups = 0, got = 0;
+    lock(&k->lock);
+    while (got < r.batch && groups < GROUPS) {
+        unit *s = h->current[cls];
+        if (!s && (s = k->partial)) {
+            if (got) break; /* enough: leave other slabs alone */
+            unlist_slab(k, s);
+            STAT(refill_partial);
+        } else if (!s && (got || !(s = new_slab(h, cls)))) {
+            break;
+        }
+        h->current[cls] = s;
+        s->owner = h;
+        unsigned n = take_freed(s, r.batch - got, g, &groups);
+        if (!n && !got) n = carve(s, r.batch - got, g, &groups);
+        if (!n && got) break;
+        if (!n) { /* used up: it comes back to the list when a block does */
+            s->owner = NULL;
+            h->current[cls] = NULL;
+        }
+        got += n;
+    }
+    unlock(&k->lock);
+    chain out = link_blocks(g, groups, cls);
+    stat_octave(hak_class[cls].octave, OCT_TAKEN, out.count);
+    if (decided ? r.lean : ss_lean_releases()) slab_purge_if_over();
+    return out;
+}
+
+/* ---- flush ---- */
+
+/* Where a block stands; ends the program for what is not a block of this class. */
+static unit *locate(const block *b, unsigned cls, unsigned *index) {
+    size_t u = unit_of(b), off = (uintptr_t)b & UNIT_MASK;
+    if (!in_arena(b) || !ss_known_unit(u)) hak_fatal("corrupted free list", b, hak_class[cls].size);
+    unit *s = unit_record(u);
+    const class_info *c = &hak_class[cls];
+    unsigned i = (unsigned)((off * (uint64_t)c->reciprocal) >> 32);
+    if (s->state != UNIT_SLAB || s->cls != cls) hak_fatal("double free", b, c->size);
+    if (off != (size_t)i * c->size || i >= c->count) hak_fatal("invalid free (interior pointer)", b, c->size);
+    *index = i;
+    return s;
+}
+
+/* Group the next blocks of a chain by (slab, word), outside any lock. */
+static unsigned gather(chain *c, unsigned cls, group *g) {
+    unsigned groups = 0;
+    while (c->count) {
+        block *b = c->head;
+        if (HAK_CHECKS && !block_looks_free(b)) hak_fatal("corrupted free list", b, hak_class[cls].size);
+        unsigned i, j;
+        unit *s = locate(b, cls, &i);
+        for (j = groups; j-- > 0;)
+            if (g[j].slab == s && g[j].word == i / 64) break;
+        if (j == UINT32_MAX) {
+            if (groups == GROUPS) return groups;
+            g[j = groups++] = (group){s, i / 64, 0};
+        }
+        uint64_t bit = (uint64_t)1 << (i % 64);
+        if (g[j].mask & bit) hak_fatal("double free", b, hak_class[cls].size);
+        g[j].mask |= bit;
+        c->head = b->next;
+        c->count--;
+    }
+    return groups;
+}
+
+static void put_group(slab_heap *h, slab_class *k, const group *g) {
+    unit *s = g->slab;
+    const class_info *c = &hak_class[s->cls];
+    uint64_t *bits = unit_bits(s, c->count), twice = bits[g->word] & g->mask;
+    unsigned last = g->word * 64 + 63 - (unsigned)__builtin_clzll(g->mask), n = (unsigned)__builtin_popcountll(g->mask);
+    if (unlikely(twice != 0))
+        hak_fatal("double free", unit_address(unit_number(s)) + (g->word * 64 + (size_t)__builtin_ctzll(twice)) * c->size, c->size);
+    if (unlikely(last >= s->carved))
+        hak_fatal("invalid free (never allocated)", unit_address(unit_number(s)) + (size_t)last * c->size, c->size);
+    bits[g->word] |= g->mask;
+    s->nfree += n;
+    if (g->word < s->hint) s->hint = (uint16_t)g->word;
+    stat_add(!s->owner || s->owner == h ? ST_ss_local : ST_ss_remote, n);
+    if (!s->owner && is_empty(s)) {
+        if (s->listed) unlist_slab(k, s);
+        end_slab(h, s);
+    } else {
+        if (!s->owner && !s->listed) list_slab(k, s);
+        if (ss_lean_releases()) make_candidate(k, s);
+    }
+}
+
+void slab_flush(slab_heap *h, unsigned cls, chain c) {
+    slab_class *k = &classes[cls];
+    unsigned total = c.count;
+    group g[GROUPS];
+    while (c.count) {
+        unsigned groups = gather(&c, cls, g);
+        lock(&k->lock);
+        for (unsigned i = 0; i < groups; i++) put_group(h, k, &g[i]);
+        unlock(&k->lock);
+    }
+    stat_octave(hak_class[cls].octave, OCT_RETURNED, total);
+    if (ss_lean_releases()) {
+        __atomic_fetch_add(&freed_since_purge, (size_t)total * hak_class[cls].size, __ATOMIC_RELAXED);
+        slab_purge_if_over();
+    }
+}
+
+bool slab_depot_put(unsigned cls, chain c) {
+    slab_class *k = &classes[cls];
+    if (ss_lean_releases()) return false; /* whole chains at rest are what Lean has not got */
+    lock(&k->lock);
+    bool ok = k->depot_count < DEPOT_CHAINS;
+    if (ok) k->depot[k->depot_count++] = c;
+    unlock(&k->lock);
+    if (ok) STAT(depot_put);
+    return ok;
+}
+
+bool slab_depot_get(unsigned cls, chain *c) {
+    slab_class *k = &classes[cls];
+    if (!peek(&k->depot_count)) return false;
+    lock(&k->lock);
+    bool ok = k->depot_count > 0;
+    if (ok) *c = k->depot[--k->depot_count];
+    unlock(&k->lock);
+    return ok;
+}
+
+void slab_abandon(slab_heap *h) {
+    for (unsigned cls = 1; cls <= CLASSES; cls++) {
+        unit *s = h->current[cls];
+        if (!s) continue;
+        slab_class *k = &classes[cls];
+        lock(&k->lock);
+        h->current[cls] = NULL;
+        s->owner = NULL;
+        if (is_empty(s))
+            end_slab(NULL, s);
+        else if (in_slab(s))
+            list_slab(k, s);
+        unlock(&k->lock);
+    }
+    while (h->warm_count) ss_units_free(h->warm[--h->warm_count], 1);
+}
+
+/* ---- misuse, looked at slowly ---- */
+
+_Noreturn COLD void slab_bad_free(const void *p) {
+    size_t u = unit_of(p);
+    if (!in_arena(p) || !ss_known_unit(u)) hak_fatal("invalid free (not from hakmem)", p, 0);
+    unit *r = unit_record(u);
+    size_t off = (uintptr_t)p & UNIT_MASK;
+    switch (r->state) {
+    case UNIT_VIRGIN: hak_fatal("invalid free (never allocated)", p, 0);
+    case UNIT_RUN:
+    case UNIT_RUN_TAIL: hak_fatal("invalid free (interior pointer)", p, 0);
+    case UNIT_SLAB: hak_fatal("double free", p, hak_class[r->cls].size);
+    default: break;
+    }
+    if (r->run_units || ss_of_unit(u)->span) hak_fatal("double free", p, 0);
+    size_t size = hak_class[r->cls].size;
+    hak_fatal(size && off % size == 0 ? "double free" : "invalid free (mapping is gone)", p, size);
+}
+
+void slab_check_live(const void *p, const char *what) {
+    size_t u = unit_of(p), off = (uintptr_t)p & UNIT_MASK;
+    if (!in_arena(p) || !ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB) slab_bad_free(p);
+    unit *s = unit_record(u);
+    const class_info *c = &hak_class[s->cls];
+    unsigned i = (unsigned)((off * (uint64_t)c->reciprocal) >> 32);
+    if (off != (size_t)i * c->size || i >= c->count) hak_fatal("invalid free (interior pointer)", p, c->size);
+    bool page_gone = pages_of(off, off + 1) & ~s->resident; /* no live block stands on a page that was given back */
+    if (page_gone || i >= peek(&s->carved) || (peek(&unit_bits(s, c->count)[i / 64]) >> (i % 64) & 1)) hak_fatal(what, p, c->size);
+    if (HAK_CHECKS && block_looks_free(p)) hak_fatal(what, p, c->size);
+}
+
+/* ---- Lean: free pages of slabs that hold live blocks ---- */
+
+static bool blocks_free(const unit *s, const uint64_t *bits, unsigned from, unsigned to) { /* [from, to) */
+    if (to > s->carved) to = s->carved;
+    while (from < to) {
+        unsigned n = 64 - from % 64;
+        if (n > to - from) n = to - from;
+        uint64_t mask = bits64(n) << (from % 64);
+        if ((bits[from / 64] & mask) != mask) return false;
+        from += n;
+    }
+    return true;
+}
+
+static uint16_t free_pages(unit *s) {
+    const class_info *c = &hak_class[s->cls];
+    const uint64_t *bits = unit_bits(s, c->count);
+    uint16_t out = 0;
+    for (unsigned i = 0; i < ss_pages_per_unit(); i++) {
+        size_t a = (size_t)i << hak_page_shift, b = a + ((size_t)1 << hak_page_shift);
+        if ((s->resident >> i & 1) && blocks_free(s, bits, (unsigned)(a / c->size), (unsigned)div_up(b, c->size)))
+            out |= (uint16_t)(1u << i);
+    }
+    return out;
+}
+
+static void purge_class(slab_class *k, bool partly) {
+    lock(&k->lock);
+    for (unit *s; (s = k->candidates);) {
+        drop_candidate(s);
+        uint16_t pages = partly || is_empty(s) ? free_pages(s) : 0;
+        if (!pages) continue;
+        /* From here on every free in this slab is checked against the bitmap: a page that is gone forgets what was free. */
+        poke(&unit_class[unit_number(s)], 0);
+        (void)ss_release_pages(s, pages);
+        show_class(s);
+    }
+    unlock(&k->lock);
+}
+
+void slab_purge(size_t goal) {
+    size_t start = ss_resident_bytes();
+    ss_purge_free(goal);
+    bool partly = gate(G_SS_PARTIAL_RELEASE);
+    for (unsigned c = CLASSES; c >= 1 && start - ss_resident_bytes() < goal; c--)
+        if (peek(&classes[c].candidates)) purge_class(&classes[c], partly);
+}
+
+void slab_purge_if_over(void) {
+    size_t over = ss_excess();
+    if (!over) return STAT(early_under_target);
+    if (peek(&freed_since_purge) < PURGE_STEP_BYTES) return;
+    uint64_t t0;
+    if (!ss_may_purge(&t0)) return;
+    poke(&freed_since_purge, 0);
+    slab_purge(PURGE_ALL);
+    ss_purge_done(t0);
+}
+
+size_t slab_trim(void) {
+    size_t start = ss_resident_bytes();
+    for (unsigned cls = 1; cls <= CLASSES; cls++)
+        for (chain c; slab_depot_get(cls, &c);) slab_flush(NULL, cls, c);
+    slab_purge(PURGE_ALL);
+    size_t now = ss_resident_bytes();
+    return start > now ? start - now : 0;
+}
+
+/* ---- walks over the heap ---- */
+
+size_t slab_live_bytes(void) {
+    size_t live = 0;
+    slab_lock_all();
+    for (size_t u = 0; u < hak_arena_units && ss_known_unit(u); u++) {
+        const unit *s = unit_record(u);
+        if (s->state == UNIT_SLAB) live += (hak_class[s->cls].count - in_slab(s)) * hak_class[s->cls].size;
+    }
+    slab_unlock_all();
+    return live;
+}
+
+bool slab_check(void) {
+    bool ok = true;
+    slab_lock_all();
+    for (size_t u = 0; u < hak_arena_units && ss_known_unit(u) && ok; u++) {
+        unit *s = unit_record(u);
+        if (s->state != UNIT_SLAB) continue;
+        const class_info *c = &hak_class[s->cls];
+        unsigned set = 0;
+        for (unsigned w = 0; w < div_up(c->count, 64); w++) set += (unsigned)__builtin_popcountll(unit_bits(s, c->count)[w]);
+        ok = set == s->nfree && s->carved <= c->count && s->nfree <= s->carved && s->listed == (!s->owner && in_slab(s) > 0) &&
+             (unit_class[u] == s->cls || unit_class[u] == 0) && (ss_of_unit(u)->used >> (u % ss_units) & 1);
+        if (!ok) hak_msg("slab %zu breaks an invariant: class %u, free %u of bits %u, carved %u", u, s->cls, s->nfree, set, s->carved);
+    }
+    slab_unlock_all();
+    return ok;
+}

@@ -1,0 +1,580 @@
+#include "superslab.h"
+
+#include "diag.h"
+#include "gates.h"
+#include "policy.h"
+#include "stats.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define META_STEP_UNITS ((size_t)1024)     /* records are made usable for 64 MiB of arena at a time */
+#define DIRECT_BYTES (32 * MIB)            /* spans of this size go back at once, in every mode */
+#define HUGE_MIN_BYTES (4 * MIB)           /* smaller spans do not repay a huge page */
+
+unit *unit_table;
+uint8_t *unit_class;
+uint64_t *unit_extra;
+unsigned ss_units = SS_MAX_UNITS, ss_shift;
+
+static SuperSlab *table;
+static size_t table_len, top;              /* [0, top) have been used; those above are NONE and virgin */
+static size_t known_units;                 /* units with a usable record */
+static size_t kind_count[SS_TAIL + 1], kind_hint[SS_TAIL + 1]; /* below the hint there is none of that kind */
+static SuperSlab *partial;                 /* UNITS with a free unit */
+static size_t resident, free_resident;     /* bytes; free: in units that nobody uses */
+static size_t before_start;                /* resident when hakmem started */
+static policy_pulse pulse;
+static policy_purse purse;
+static bool lean, warned_unreachable;
+static hak_lock ss_lock = HAK_LOCK_INIT;
+
+void ss_lock_all(void) { lock(&ss_lock); }
+void ss_unlock_all(void) { unlock(&ss_lock); }
+
+/* ---- addresses ---- */
+
+SuperSlab *ss_of_unit(size_t u) { return &table[u >> (ss_shift - UNIT_SHIFT)]; }
+size_t ss_first_unit(const SuperSlab *ss) { return (size_t)(ss - table) << (ss_shift - UNIT_SHIFT); }
+bool ss_known_unit(size_t u) { return u < known_units; }
+unsigned ss_pages_per_unit(void) { return 1u << (UNIT_SHIFT - hak_page_shift); }
+static char *address_of(const SuperSlab *ss) { return unit_address(ss_first_unit(ss)); }
+static uint16_t all_pages(void) { return (uint16_t)bits32(ss_pages_per_unit()); }
+static size_t bytes_of(uint16_t pages) { return (size_t)__builtin_popcount(pages) << hak_page_shift; }
+static uint32_t all_units(void) { return bits32(ss_units); }
+
+static bool know_units(size_t end) {
+    if (end <= known_units) return true;
+    size_t to = round_up(end, META_STEP_UNITS);
+    if (to > hak_arena_units) to = hak_arena_units;
+    size_t n = to - known_units;
+    if (!os_commit(unit_table + known_units, round_up(n * sizeof(unit), (size_t)1 << hak_page_shift)) ||
+        !os_commit(unit_extra + known_units * UNIT_EXTRA_WORDS,
+                   round_up(n * UNIT_EXTRA_WORDS * 8, (size_t)1 << hak_page_shift)))
+        return false;
+    known_units = to;
+    return true;
+}
+
+/* ---- residency ---- */
+
+static void set_resident(unit *r, uint16_t pages, bool in_use) {
+    uint16_t was = r->resident;
+    if (was == pages) return;
+    size_t grown = bytes_of(pages & (uint16_t)~was), shrunk = bytes_of(was & (uint16_t)~pages);
+    __atomic_fetch_add(&resident, grown - shrunk, __ATOMIC_RELAXED);
+    if (!in_use) free_resident += grown - shrunk;
+    r->resident = pages;
+}
+
+void ss_mark_resident(unit *r, size_t from, size_t to) {
+    unsigned a = (unsigned)(from >> hak_page_shift), b = (unsigned)((to - 1) >> hak_page_shift);
+    set_resident(r, r->resident | (uint16_t)(bits32(b + 1) & ~bits32(a)), true);
+}
+
+size_t ss_resident_bytes(void) { return peek(&resident); }
+
+size_t ss_metadata_bytes(void) {
+    return top * sizeof(SuperSlab) + ((top << (ss_shift - UNIT_SHIFT)) * (sizeof(unit) + 1));
+}
+
+size_t ss_run_bytes(void) {
+    size_t n = 0;
+    lock(&ss_lock);
+    for (size_t i = 0; i < top; i++) {
+        if (table[i].kind == SS_SPAN) n += table[i].bytes;
+        if (table[i].kind != SS_UNITS) continue;
+        for (size_t u = ss_first_unit(&table[i]), e = u + ss_units; u < e; u++)
+            if (unit_record(u)->state == UNIT_RUN) n += unit_record(u)->run_units * UNIT_SIZE - unit_record(u)->run_slack;
+    }
+    unlock(&ss_lock);
+    return n;
+}
+
+void ss_count(size_t *superslabs, size_t *units_used) {
+    lock(&ss_lock);
+    *superslabs = 0, *units_used = 0;
+    for (size_t i = 0; i < top; i++) {
+        *superslabs += table[i].kind >= SS_DIRTY;
+        *units_used += table[i].kind == SS_UNITS ? (unsigned)__builtin_popcount(table[i].used) : 0;
+    }
+    unlock(&ss_lock);
+}
+
+/* ---- Lean: gate -> release policy -> OS, one conversion point each ---- */
+
+int ss_mem_lean_enabled(void) { return lean; }
+int ss_mem_lean_target_mb(void) { return (int)gate(G_SS_MEM_LEAN_TARGET_MB); }
+ss_mem_lean_decommit_mode_t ss_mem_lean_decommit_mode(void) { return (int)gate(G_SS_MEM_LEAN_DECOMMIT); }
+void ss_os_stats_record_lean_retire(void) { STAT(lean_retire); }
+
+bool ss_lean_releases(void) { return lean && ss_mem_lean_decommit_mode() != DECOMMIT_OFF; }
+
+size_t ss_excess(void) {
+    if (!ss_lean_releases()) return 0;
+    return policy_excess((size_t)ss_mem_lean_target_mb() * MIB, before_start, peek(&resident) + ss_metadata_bytes());
+}
+
+bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
+    (void)ss, (void)class_idx; /* SuperSlabs are shared by all classes here */
+    if (!ss_lean_releases()) return true;
+    if (ss_excess()) return false;
+    unsigned keep = policy_reserve((int)gate(G_SS_EMPTY_RESERVE), &pulse, os_now_coarse_ns());
+    return kind_count[SS_DIRTY] < keep + (size_t)gate(G_SS_CACHE_GLOBAL);
+}
+
+/* Pages go back, the mapping stays. */
+int ss_maybe_decommit_superslab(void *ptr, size_t size) {
+    if (!ss_lean_releases()) return -1;
+    int advice = ss_mem_lean_decommit_mode() == DECOMMIT_FREE ? MADV_FREE : MADV_DONTNEED;
+    if (ss_os_madvise_guarded(ptr, size, advice)) return -1;
+    STAT(lean_decommit);
+    return 0;
+}
+
+bool ss_may_purge(uint64_t *t0) {
+    *t0 = os_now_ns();
+    lock(&ss_lock);
+    bool ok = policy_may_spend(&purse, *t0, (unsigned)gate(G_SS_LEAN_CPU_PERMILLE));
+    unlock(&ss_lock);
+    if (!ok) STAT(early_cpu_budget);
+    return ok;
+}
+
+void ss_purge_done(uint64_t t0) {
+    uint64_t spent = os_now_ns() - t0;
+    lock(&ss_lock);
+    policy_spent(&purse, spent);
+    unlock(&ss_lock);
+    STAT_N(purge_ns, spent);
+    STAT(purge_runs);
+    size_t over = ss_excess();
+    if (!over) return;
+    STAT(target_unreachable);
+    if (gate(G_SS_OS_STATS) && !warned_unreachable) {
+        warned_unreachable = true;
+        hak_msg("target of %d MB is out of reach: live data and the pages it stands on are %zu KB above it", ss_mem_lean_target_mb(),
+                over >> 10);
+    }
+}
+
+bool ss_release_pages(unit *r, uint16_t pages) {
+    pages &= r->resident;
+    if (!pages) return false;
+    char *base = unit_address((size_t)(r - unit_table));
+    for (uint32_t left = pages; left;) {
+        unsigned a = (unsigned)__builtin_ctz(left), n = (unsigned)__builtin_ctz(~(left >> a));
+        if (ss_maybe_decommit_superslab(base + ((size_t)a << hak_page_shift), (size_t)n << hak_page_shift)) return false;
+        uint16_t run = (uint16_t)(bits32(a + n) & ~bits32(a));
+        STAT_N(pages_released, n);
+        set_resident(r, r->resident & (uint16_t)~run, true);
+        left &= ~(uint32_t)run;
+    }
+    return true;
+}
+
+/* ---- SuperSlab kinds ---- */
+
+static void set_kind(SuperSlab *ss, ss_kind kind) {
+    size_t i = (size_t)(ss - table);
+    kind_count[ss->kind]--;
+    kind_count[kind]++;
+    if (i < kind_hint[kind]) kind_hint[kind] = i;
+    ss->kind = kind;
+    ss->magic = kind >= SS_DIRTY && kind != SS_TAIL ? SS_MAGIC : 0; /* cleared: a stale pointer is caught */
+}
+
+static void list_partial(SuperSlab *ss) {
+    if (ss->listed) return;
+    ss->listed = 1;
+    ss->prev = NULL;
+    ss->next = partial;
+    if (partial) partial->prev = ss;
+    partial = ss;
+}
+
+static void unlist_partial(SuperSlab *ss) {
+    if (!ss->listed) return;
+    ss->listed = 0;
+    *(ss->prev ? &ss->prev->next : &partial) = ss->next;
+    if (ss->next) ss->next->prev = ss->prev;
+}
+
+static void forget_pages(SuperSlab *ss) {
+    for (size_t u = ss_first_unit(ss), e = u + ss_units; u < e; u++) set_resident(unit_record(u), 0, false);
+}
+
+/* Give the pages of an empty SuperSlab back: decommit, else drop the mapping, else it stays as it is. */
+static void retire(SuperSlab *ss) {
+    unsigned pages = (unsigned)((size_t)ss_units << (UNIT_SHIFT - hak_page_shift));
+    if (!ss_maybe_decommit_superslab(address_of(ss), ss_bytes())) {
+        if (ss_mem_lean_decommit_mode() == DECOMMIT_DONTNEED) ss->nonzero = 0;
+        STAT_N(pages_released, pages);
+        ss_os_stats_record_lean_retire();
+        set_kind(ss, SS_CLEAN);
+    } else if (os_uncommit(address_of(ss), ss_bytes())) {
+        ss->nonzero = 0;
+        ss->huge = 0;
+        set_kind(ss, SS_NONE);
+    } else {
+        set_kind(ss, SS_DIRTY);
+        return;
+    }
+    forget_pages(ss);
+}
+
+static void emptied(SuperSlab *ss) {
+    STAT(ss_empty);
+    policy_beat(&pulse, os_now_coarse_ns());
+    unlist_partial(ss);
+    if (ss_should_keep_superslab(ss, -1)) {
+        STAT(ss_cached);
+        set_kind(ss, SS_DIRTY);
+    } else {
+        retire(ss);
+    }
+}
+
+static size_t find_kind(ss_kind kind) {
+    if (!kind_count[kind]) return SIZE_MAX;
+    for (size_t i = kind_hint[kind]; i < top; i++)
+        if (table[i].kind == kind) return kind_hint[kind] = i;
+    return SIZE_MAX;
+}
+
+static bool commit(size_t first, size_t n) {
+    if (!know_units((first + n) << (ss_shift - UNIT_SHIFT))) return false;
+    if (!os_commit(address_of(&table[first]), n << ss_shift)) return false;
+    if (gate(G_HUGE_PAGES) == HUGE_ALWAYS && !lean)
+        (void)ss_os_madvise_guarded(address_of(&table[first]), n << ss_shift, MADV_HUGEPAGE);
+    STAT_N(ss_new, n);
+    return true;
+}
+
+static void grow_top(size_t end) {
+    if (end <= top) return;
+    kind_count[SS_NONE] += end - top;
+    if (top < kind_hint[SS_NONE]) kind_hint[SS_NONE] = top;
+    top = end;
+}
+
+/* An empty SuperSlab: resident before clean before new. */
+static SuperSlab *take(void) {
+    size_t i = find_kind(SS_DIRTY);
+    if (i == SIZE_MAX) i = find_kind(SS_CLEAN);
+    if (i != SIZE_MAX) {
+        STAT(ss_reuse);
+    } else {
+        i = find_kind(SS_NONE);
+        if (i == SIZE_MAX) {
+            if (top == table_len) return NULL;
+            i = top;
+        }
+        if (gate(G_TINY_USE_SUPERSLAB)) {
+            if (!commit(i, 1)) return NULL;
+        } else if (!know_units((i + 1) << (ss_shift - UNIT_SHIFT))) {
+            return NULL;
+        }
+        grow_top(i + 1);
+    }
+    set_kind(&table[i], SS_UNITS);
+    list_partial(&table[i]);
+    return &table[i];
+}
+
+/* ---- units ---- */
+
+/* Lowest position of k set bits in a row, aligned; -1: none. */
+static int find_bits(uint32_t m, unsigned k, unsigned align) {
+    for (unsigned have = 1; have < k;) {
+        unsigned s = have < k - have ? have : k - have;
+        m &= m >> s;
+        have += s;
+    }
+    for (unsigned at; m; m &= m - 1)
+        if (!((at = (unsigned)__builtin_ctz(m)) & (align - 1))) return (int)at;
+    return -1;
+}
+
+static int find_units(const SuperSlab *ss, unsigned k, unsigned align) {
+    uint32_t avail = ~ss->used & all_units();
+    int at = find_bits(avail & ss->nonzero, k, align); /* what was touched before is likely resident */
+    return at >= 0 ? at : find_bits(avail, k, align);
+}
+
+size_t ss_units_alloc(unsigned k, unsigned align, bool *zeroed) {
+    int at = -1;
+    lock(&ss_lock);
+    SuperSlab *ss = partial;
+    while (ss && (at = find_units(ss, k, align)) < 0) ss = ss->next;
+    if (!ss && (ss = take())) at = find_units(ss, k, align);
+    size_t first = SIZE_MAX;
+    if (ss && at >= 0) {
+        first = ss_first_unit(ss) + (unsigned)at;
+        if (!gate(G_TINY_USE_SUPERSLAB) && !os_commit(unit_address(first), (size_t)k << UNIT_SHIFT)) first = SIZE_MAX;
+    }
+    if (first != SIZE_MAX) {
+        uint32_t mask = bits32((unsigned)at + k) & ~bits32((unsigned)at);
+        *zeroed = !(ss->nonzero & mask);
+        ss->used |= mask;
+        ss->nonzero |= mask;
+        for (size_t u = first; u < first + k; u++) free_resident -= bytes_of(unit_record(u)->resident);
+        if (ss->used == all_units()) unlist_partial(ss);
+    } else if (ss && !ss->used) {
+        emptied(ss);
+    }
+    unlock(&ss_lock);
+    return first;
+}
+
+/* Release the resident pages of a SuperSlab's free units; adjacent units in one call. */
+static size_t release_free_units(SuperSlab *ss) {
+    size_t first = ss_first_unit(ss), before = free_resident;
+    for (unsigned a = 0; a < ss_units; a++) {
+        unsigned b = a;
+        while (b < ss_units && !(ss->used >> b & 1) && unit_record(first + b)->resident) b++;
+        if (a == b) continue;
+        if (ss_maybe_decommit_superslab(unit_address(first + a), (size_t)(b - a) << UNIT_SHIFT)) break;
+        for (unsigned u = a; u < b; u++) {
+            STAT_N(pages_released, (unsigned)__builtin_popcount(unit_record(first + u)->resident));
+            set_resident(unit_record(first + u), 0, false);
+        }
+        if (ss_mem_lean_decommit_mode() == DECOMMIT_DONTNEED) ss->nonzero &= ~(bits32(b) & ~bits32(a));
+        a = b;
+    }
+    return before - free_resident;
+}
+
+void ss_units_free(size_t first, unsigned k) {
+    lock(&ss_lock);
+    SuperSlab *ss = ss_of_unit(first);
+    unsigned at = (unsigned)(first - ss_first_unit(ss));
+    uint32_t mask = bits32(at + k) & ~bits32(at);
+    for (size_t u = first; u < first + k; u++) free_resident += bytes_of(unit_record(u)->resident);
+    ss->used &= ~mask;
+    if (!gate(G_TINY_USE_SUPERSLAB) && os_uncommit(unit_address(first), (size_t)k << UNIT_SHIFT)) {
+        for (size_t u = first; u < first + k; u++) set_resident(unit_record(u), 0, false);
+        ss->nonzero &= ~mask;
+    }
+    if (!ss->used && !gate(G_TINY_USE_SUPERSLAB) && os_uncommit(address_of(ss), ss_bytes())) {
+        unlist_partial(ss);
+        forget_pages(ss);
+        ss->nonzero = 0;
+        set_kind(ss, SS_NONE);
+    } else if (!ss->used) {
+        emptied(ss);
+    } else {
+        list_partial(ss);
+        if (ss_lean_releases() && free_resident > DIRTY_SLACK_UNITS * UNIT_SIZE) (void)release_free_units(ss);
+    }
+    unlock(&ss_lock);
+}
+
+void ss_purge_free(size_t goal) {
+    lock(&ss_lock);
+    size_t start = free_resident;
+    for (size_t i = 0; i < top && free_resident && start - free_resident < goal; i++) {
+        if (table[i].kind == SS_DIRTY) retire(&table[i]);
+        else if (table[i].kind == SS_UNITS) (void)release_free_units(&table[i]);
+    }
+    unlock(&ss_lock);
+}
+
+/* ---- spans ---- */
+
+static bool is_empty_kind(const SuperSlab *ss) { return ss->kind <= SS_DIRTY; }
+
+/* Best fit over runs of empty SuperSlabs, those with resident ones first; else above top. */
+static size_t find_span(size_t n, size_t align) {
+    size_t best = SIZE_MAX, best_len = SIZE_MAX, step = align >> ss_shift;
+    bool best_dirty = false;
+    size_t run_end;
+    for (size_t i = 0; i < top; i = run_end + 1) {
+        bool dirty = false;
+        for (run_end = i; run_end < top && is_empty_kind(&table[run_end]); run_end++) dirty |= table[run_end].kind == SS_DIRTY;
+        size_t at = i;
+        if (step > 1) at = ((round_up(hak_arena_base + (i << ss_shift), align) - hak_arena_base) >> ss_shift);
+        if (at + n > run_end) continue;
+        if (dirty > best_dirty || (dirty == best_dirty && run_end - i < best_len))
+            best = at, best_len = run_end - i, best_dirty = dirty;
+    }
+    if (best != SIZE_MAX) return best;
+    size_t at = top;
+    while (at > 0 && is_empty_kind(&table[at - 1])) at--; /* a run of empty ones may reach up to top */
+    if (step > 1) at = ((round_up(hak_arena_base + (at << ss_shift), align) - hak_arena_base) >> ss_shift);
+    return at + n <= table_len ? at : SIZE_MAX;
+}
+
+/* [first, first + n) become usable parts of a span that uses `bytes` from `from` on. */
+static bool occupy(size_t first, size_t n, size_t from, size_t bytes, bool *zeroed) {
+    bool all_usable = first + n <= top;
+    for (size_t i = first; i < first + n && all_usable; i++) all_usable = table[i].kind != SS_NONE;
+    if (!all_usable && !commit(first, n)) return false;
+    grow_top(first + n);
+    *zeroed = true;
+    for (size_t i = first; i < first + n; i++) {
+        SuperSlab *ss = &table[i];
+        if (ss->nonzero) *zeroed = false;
+        size_t u = ss_first_unit(ss);
+        for (size_t off = from + ((i - first) << ss_shift); u < ss_first_unit(ss) + ss_units; u++, off += UNIT_SIZE) {
+            unit *r = unit_record(u);
+            free_resident -= bytes_of(r->resident);
+            r->state = UNIT_RUN_TAIL;
+            size_t left = bytes > off ? bytes - off : 0;
+            if (left > UNIT_SIZE) left = UNIT_SIZE;
+            set_resident(r, r->resident | (uint16_t)bits32((unsigned)div_up(left, (size_t)1 << hak_page_shift)), true);
+        }
+        ss->nonzero = all_units();
+        ss->used = all_units();
+        ss->span = 0;
+        set_kind(ss, SS_TAIL);
+    }
+    return true;
+}
+
+static void want_huge(size_t first, size_t bytes) {
+    if (gate(G_HUGE_PAGES) == HUGE_NEVER || lean || bytes < HUGE_MIN_BYTES || ss_bytes() < 2 * MIB) return;
+    size_t n = bytes >> ss_shift, a = first; /* only SuperSlabs that are used whole: a tail would cost resident memory */
+    while (a < first + n && table[a].huge) a++;
+    if (a == first + n) return;
+    if (ss_os_madvise_guarded(address_of(&table[a]), (first + n - a) << ss_shift, MADV_HUGEPAGE)) return;
+    for (size_t i = a; i < first + n; i++) table[i].huge = 1;
+}
+
+static SuperSlab *make_span(size_t first, size_t n, size_t bytes) {
+    SuperSlab *head = &table[first];
+    set_kind(head, SS_SPAN);
+    head->span = (uint32_t)n;
+    head->bytes = bytes;
+    return head;
+}
+
+size_t ss_span_alloc(size_t n, size_t align, size_t bytes, bool *zeroed) {
+    if (n > table_len) return SIZE_MAX;
+    lock(&ss_lock);
+    size_t first = find_span(n, align);
+    if (first != SIZE_MAX && occupy(first, n, 0, bytes, zeroed)) {
+        make_span(first, n, bytes);
+        want_huge(first, bytes);
+        first = ss_first_unit(&table[first]);
+        STAT(span_alloc);
+    } else {
+        first = SIZE_MAX;
+    }
+    unlock(&ss_lock);
+    return first;
+}
+
+/* SuperSlabs [first, first + n) of a span become empty ones. */
+static void vacate(size_t first, size_t n, bool give_back) {
+    for (size_t i = first; i < first + n; i++) {
+        SuperSlab *ss = &table[i];
+        for (size_t u = ss_first_unit(ss), e = u + ss_units; u < e; u++) {
+            unit_record(u)->state = UNIT_FREE;
+            free_resident += bytes_of(unit_record(u)->resident);
+        }
+        ss->used = 0;
+        set_kind(ss, SS_DIRTY);
+    }
+    bool gone = give_back && os_uncommit(address_of(&table[first]), n << ss_shift);
+    bool lazy = !gone && ss_lean_releases() && !ss_maybe_decommit_superslab(address_of(&table[first]), n << ss_shift);
+    if (!gone && !lazy) return;
+    for (size_t i = first; i < first + n; i++) {
+        SuperSlab *ss = &table[i];
+        if (gone) ss->huge = 0;
+        if (gone || ss_mem_lean_decommit_mode() == DECOMMIT_DONTNEED) ss->nonzero = 0;
+        if (lazy) ss_os_stats_record_lean_retire();
+        set_kind(ss, gone ? SS_NONE : SS_CLEAN);
+        forget_pages(ss);
+    }
+}
+
+void ss_span_free(SuperSlab *head) {
+    lock(&ss_lock);
+    STAT(span_free);
+    vacate((size_t)(head - table), head->span, head->bytes >= DIRECT_BYTES);
+    unlock(&ss_lock);
+}
+
+static bool follows_free(size_t first, size_t n) {
+    if (first + n > table_len) return false;
+    for (size_t i = first; i < first + n && i < top; i++)
+        if (!is_empty_kind(&table[i])) return false;
+    return true;
+}
+
+SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes) {
+    lock(&ss_lock);
+    size_t first = (size_t)(head - table), had = head->span, old_bytes = head->bytes;
+    bool zeroed;
+    SuperSlab *now = NULL;
+    if (n < had) {
+        vacate(first + n, had - n, old_bytes >= DIRECT_BYTES);
+        now = make_span(first, n, bytes);
+    } else if (n == had || (follows_free(first + had, n - had) && occupy(first + had, n - had, had << ss_shift, bytes, &zeroed))) {
+        now = make_span(first, n, bytes);
+        for (size_t off = old_bytes & ~UNIT_MASK; off < bytes && off < had << ss_shift; off += UNIT_SIZE)
+            ss_mark_resident(unit_record(ss_first_unit(head) + (off >> UNIT_SHIFT)), 0,
+                             bytes - off < UNIT_SIZE ? bytes - off : UNIT_SIZE);
+        want_huge(first, bytes);
+    } else {
+        size_t to = find_span(n, ss_bytes());
+        if (to != SIZE_MAX && occupy(to, n, 0, bytes, &zeroed)) {
+            if (os_move(address_of(&table[first]), had << ss_shift, address_of(&table[to]), had << ss_shift)) {
+                now = make_span(to, n, bytes);
+                for (size_t i = first; i < first + had; i++) {
+                    table[i].used = table[i].nonzero = 0;
+                    table[to + i - first].huge = table[i].huge;
+                    table[i].huge = 0;
+                    set_kind(&table[i], SS_DIRTY);
+                    for (size_t u = ss_first_unit(&table[i]), e = u + ss_units; u < e; u++) {
+                        unit_record(u)->state = UNIT_FREE;
+                        set_resident(unit_record(u), 0, true);
+                    }
+                    set_kind(&table[i], SS_NONE);
+                }
+                STAT(realloc_moved_pages);
+            } else {
+                vacate(to, n, true);
+            }
+        }
+    }
+    unlock(&ss_lock);
+    return now;
+}
+
+/* ---- start ---- */
+
+static void prewarm(void) {
+    int mode = (int)gate(G_SS_PREWARM);
+    size_t n = (size_t)__builtin_popcount((unsigned)gate(G_SS_PREWARM_CLASSES));
+    if (lean || mode == PREWARM_OFF || !n || n > table_len || !gate(G_TINY_USE_SUPERSLAB) || !commit(0, n)) return;
+    grow_top(n);
+    for (size_t i = 0; i < n; i++) {
+        set_kind(&table[i], mode == PREWARM_TOUCH ? SS_DIRTY : SS_CLEAN);
+        if (mode != PREWARM_TOUCH) continue;
+        for (size_t u = ss_first_unit(&table[i]), e = u + ss_units; u < e; u++) {
+            for (size_t off = 0; off < UNIT_SIZE; off += (size_t)1 << hak_page_shift)
+                *(volatile char *)(unit_address(u) + off) = 0;
+            set_resident(unit_record(u), all_pages(), false);
+        }
+    }
+}
+
+bool ss_init(void) {
+    ss_units = SS_MAX_UNITS >> gate(G_SS_SIZE_KB);
+    ss_shift = UNIT_SHIFT + (unsigned)__builtin_ctz(ss_units);
+    table_len = hak_arena_units / ss_units;
+    size_t page = (size_t)1 << hak_page_shift, table_bytes = round_up(table_len * sizeof(SuperSlab), page);
+    size_t class_bytes = round_up(hak_arena_units, page);
+    lean = gate(G_SS_MEM_LEAN);
+    before_start = os_resident_bytes();
+    if (!(table = os_metadata(table_bytes)) || !(unit_class = os_metadata(class_bytes)) ||
+        !(unit_table = os_metadata(round_up(hak_arena_units * sizeof(unit), page))) ||
+        !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page))) || !os_commit(table, table_bytes) ||
+        !os_commit(unit_class, class_bytes))
+        return false;
+    if (lean) (void)ss_os_madvise_guarded((void *)hak_arena_base, hak_arena_units << UNIT_SHIFT, MADV_NOHUGEPAGE);
+    prewarm();
+    return true;
+}

@@ -1,0 +1,108 @@
+/* superslab: cuts the arena into SuperSlabs and these into 64 KiB units; decides with `policy` what stays resident.
+ *
+ *   SuperSlab  ss_units units. Kinds:
+ *                NONE    reserved, or given back with its mapping            no magic
+ *                CLEAN   usable, empty, no resident pages (retired)          no magic
+ *                DIRTY   usable, empty, may be resident (cached)             magic
+ *                UNITS   some units in use: used != 0                        magic
+ *                SPAN    head of `span` SuperSlabs that serve one allocation magic
+ *                TAIL    the others of a span                                no magic
+ *   unit       dense record in unit_table; the class of a unit also stands in unit_class, the byte map that free() reads
+ *
+ * Invariants, under ss_lock:
+ *   used   bit u set <=> unit u is a slab or part of a page run
+ *   nonzero bit u clear => unit u reads as zeros
+ *   unit.resident bit i clear => page i of the unit holds no memory of ours (it was never touched or it was given back)
+ *   resident bytes = pages marked resident over all units (a page run or a span counts whole)
+ */
+#ifndef HAK_SUPERSLAB_H
+#define HAK_SUPERSLAB_H
+
+#include "base.h"
+#include "os.h"
+
+#define SS_MAGIC 0x48414b4du
+#define UNIT_INLINE_WORDS 8   /* bitmap words in the record: up to 512 blocks, 128 B and larger */
+#define UNIT_EXTRA_WORDS 64   /* for smaller blocks: up to 4,096 */
+#define PURGE_ALL SIZE_MAX
+
+typedef enum { SS_NONE, SS_CLEAN, SS_DIRTY, SS_UNITS, SS_SPAN, SS_TAIL } ss_kind;
+typedef enum { UNIT_VIRGIN, UNIT_FREE, UNIT_SLAB, UNIT_RUN, UNIT_RUN_TAIL } unit_state;
+
+typedef struct SuperSlab {
+    uint32_t magic;
+    uint8_t kind, listed, huge; /* huge: MADV_HUGEPAGE was asked for */
+    uint32_t used, nonzero;
+    uint32_t span;              /* SuperSlabs in the span, head only; kept when freed, so that a second free is named as such */
+    size_t bytes;               /* of the span that are in use, head only */
+    struct SuperSlab *next, *prev;
+} SuperSlab;
+
+/* 128 bytes; `slab` owns the block fields, `large` the run fields. */
+typedef struct __attribute__((aligned(64))) unit {
+    uint8_t state, cls, listed, candidate;
+    uint16_t resident;     /* bit per page */
+    uint16_t hint;         /* first bitmap word worth a look */
+    uint32_t nfree;        /* bits set in the bitmap */
+    uint32_t carved;       /* blocks [0, carved) have been handed out at least once */
+    const void *owner;     /* thread whose current slab this is */
+    struct unit *next, *prev;
+    struct unit *cand_next, **cand_at;
+    uint32_t run_units;    /* page run: length; kept when freed, so that a second free is named as such */
+    uint32_t run_slack;    /* page run: bytes asked for = run_units * UNIT_SIZE - run_slack */
+    uint64_t bits[UNIT_INLINE_WORDS]; /* bit set: the block is free and in the slab */
+} unit;
+_Static_assert(sizeof(unit) == 128, "a SuperSlab's records fill whole pages");
+
+extern unit *unit_table;
+extern uint8_t *unit_class;   /* class of a slab's unit; 0 sends free() the slow way */
+extern uint64_t *unit_extra;
+extern unsigned ss_units, ss_shift;
+
+bool ss_init(void); /* after os_init and gates_load */
+void ss_lock_all(void), ss_unlock_all(void);
+
+/* k adjacent units (1 <= k <= ss_units), aligned to `align` units (a power of two); SIZE_MAX: out of memory. */
+size_t ss_units_alloc(unsigned k, unsigned align, bool *zeroed);
+void ss_units_free(size_t first, unsigned k);
+
+/* n adjacent SuperSlabs aligned to `align` bytes; the first unit, or SIZE_MAX. `bytes` (<= n SuperSlabs) will be used. */
+size_t ss_span_alloc(size_t n, size_t align, size_t bytes, bool *zeroed);
+void ss_span_free(SuperSlab *head);
+/* In place, or by moving page tables; the new head, or NULL and nothing has changed. */
+SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes);
+SuperSlab *ss_of_unit(size_t u);
+size_t ss_first_unit(const SuperSlab *ss);
+bool ss_known_unit(size_t u); /* has a record */
+static inline size_t ss_bytes(void) { return (size_t)ss_units << UNIT_SHIFT; }
+
+static inline unit *unit_record(size_t u) { return &unit_table[u]; }
+static inline uint64_t *unit_bits(unit *r, unsigned blocks) {
+    return blocks <= UNIT_INLINE_WORDS * 64 ? r->bits : unit_extra + (size_t)(r - unit_table) * UNIT_EXTRA_WORDS;
+}
+
+/* Resident pages of a unit that is in use. Only its owner (a slab's class lock) calls these. */
+void ss_mark_resident(unit *r, size_t from, size_t to);  /* byte offsets in the unit */
+bool ss_release_pages(unit *r, uint16_t pages);          /* give back; false: nothing changed */
+unsigned ss_pages_per_unit(void);
+
+/* Lean. */
+int ss_mem_lean_enabled(void);
+int ss_mem_lean_target_mb(void);
+typedef int ss_mem_lean_decommit_mode_t; /* DECOMMIT_FREE, DECOMMIT_DONTNEED, DECOMMIT_OFF */
+ss_mem_lean_decommit_mode_t ss_mem_lean_decommit_mode(void);
+bool ss_should_keep_superslab(SuperSlab *ss, int class_idx);
+int ss_maybe_decommit_superslab(void *ptr, size_t size);
+void ss_os_stats_record_lean_retire(void);
+
+bool ss_lean_releases(void);      /* LEAN with FREE or DONTNEED, and the kernel still takes advice */
+size_t ss_excess(void);           /* bytes above the target, 0 outside Lean */
+bool ss_may_purge(uint64_t *t0);  /* within the CPU budget; starts the clock */
+void ss_purge_done(uint64_t t0);
+void ss_purge_free(size_t goal);  /* resident pages of free units and cached SuperSlabs, until `goal` bytes */
+size_t ss_resident_bytes(void);
+size_t ss_metadata_bytes(void);
+size_t ss_run_bytes(void); /* in page runs and spans */
+void ss_count(size_t *superslabs, size_t *units);
+
+#endif

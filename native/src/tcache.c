@@ -1,0 +1,252 @@
+#include "tcache.h"
+
+#include "diag.h"
+#include "gates.h"
+#include "large.h"
+#include "stats.h"
+
+#include <string.h>
+
+typedef struct heap {
+    stats_block stats; /* first: a heap is cleared but for its links when it is used again */
+    slab_heap slabs;
+    chain spare[CLASSES + 1];
+    struct heap *next;
+} heap;
+
+#if HAK_CHECKS
+block hak_poison;
+_Thread_local tcache hak_tls = {.head = {[0 ... CLASSES] = &hak_sentinel}, .pending = {[0 ... CLASSES] = &hak_poison}};
+#else
+_Thread_local tcache hak_tls;
+#endif
+
+#define HEAPS_PER_STEP 8
+static heap *unused, *fresh;
+static size_t fresh_left, heap_count;
+static hak_lock heaps_lock = HAK_LOCK_INIT;
+static pthread_key_t exit_key;
+static bool exit_key_made;
+static int16_t caps[CLASSES + 1];
+
+void tcache_lock_all(void) { lock(&heaps_lock); }
+void tcache_unlock_all(void) { unlock(&heaps_lock); }
+
+/* ---- threads come and go ---- */
+
+static heap *new_heap(void) {
+    lock(&heaps_lock);
+    heap *h = unused;
+    if (h) {
+        unused = h->next;
+    } else {
+        size_t bytes = round_up(HEAPS_PER_STEP * sizeof(heap), (size_t)1 << hak_page_shift);
+        if (!fresh_left && (fresh = os_metadata(bytes)) && os_commit(fresh, bytes)) fresh_left = HEAPS_PER_STEP;
+        if (fresh_left) {
+            h = fresh++;
+            fresh_left--;
+            heap_count++;
+        }
+    }
+    unlock(&heaps_lock);
+    if (h) memset(h, 0, sizeof *h);
+    return h;
+}
+
+static void empty_lists(void) {
+    for (unsigned c = 0; c <= CLASSES; c++) {
+        hak_tls.head[c] = LIST_END;
+#if HAK_CHECKS
+        hak_tls.pending[c] = &hak_poison;
+#endif
+        hak_tls.room[c] = caps[c];
+    }
+}
+
+/* NULL: no memory for it; the caller does without. */
+static heap *join(void) {
+    heap *h = hak_tls.heap;
+    if (likely(h != NULL)) return h;
+    if (!(h = new_heap())) return NULL;
+    empty_lists();
+    hak_tls.heap = h;
+    stats_register(&h->stats);
+    STAT(threads);
+    if (exit_key_made) (void)pthread_setspecific(exit_key, h); /* may allocate: the thread is ready by now */
+    return h;
+}
+
+static chain take_hot(unsigned c) {
+    chain out = {hak_tls.head[c], (unsigned)(caps[c] - hak_tls.room[c])};
+    hak_tls.head[c] = LIST_END;
+    hak_tls.room[c] = caps[c];
+    return out;
+}
+
+static void push(block *p, unsigned c) {
+    block_link(p, hak_tls.head[c]);
+    hak_tls.head[c] = p;
+    hak_tls.room[c]--;
+}
+
+static void push_pending(unsigned c) {
+#if HAK_CHECKS
+    block *q = hak_tls.pending[c];
+    if (q == &hak_poison) return;
+    if (block_looks_free(q)) hak_fatal("double free", q, hak_class[c].size);
+    hak_tls.pending[c] = &hak_poison;
+    push(q, c);
+#else
+    (void)c;
+#endif
+}
+
+void tcache_drain(void) {
+    heap *h = hak_tls.heap;
+    if (!h) return;
+    for (unsigned c = 1; c <= CLASSES; c++) {
+        push_pending(c);
+        chain hot = take_hot(c), spare = h->spare[c];
+        h->spare[c] = (chain){0};
+        if (hot.count) slab_flush(&h->slabs, c, hot);
+        if (spare.count) slab_flush(&h->slabs, c, spare);
+    }
+}
+
+static void leave(void *arg) {
+    heap *h = arg;
+    if (hak_tls.heap != h) return;
+    tcache_drain();
+    slab_abandon(&h->slabs);
+    hak_tls.heap = NULL;
+    stats_unregister(&h->stats);
+    lock(&heaps_lock);
+    h->next = unused;
+    unused = h;
+    unlock(&heaps_lock);
+}
+
+bool tcache_init(void) {
+    for (unsigned c = 1; c <= CLASSES; c++) caps[c] = (int16_t)slab_cap(c);
+#if HAK_CHECKS
+    block_link(&hak_poison, NULL);
+#endif
+    exit_key_made = pthread_key_create(&exit_key, leave) == 0;
+    return true;
+}
+
+/* ---- slow ways ---- */
+
+static bool fetch(heap *h, unsigned cls, chain *out) {
+    if (h->spare[cls].count) {
+        *out = h->spare[cls];
+        h->spare[cls] = (chain){0};
+        STAT(refill_spare);
+        return true;
+    }
+    if (slab_depot_get(cls, out)) {
+        STAT(refill_depot);
+        return true;
+    }
+    slab_route r;
+    bool ssot = gate(G_ALLOC_PASSDOWN_SSOT);
+    if (ssot) r = slab_decide(cls);
+    *out = slab_refill(&h->slabs, cls, ssot ? &r : NULL);
+    STAT(refill_slab);
+    return out->count > 0;
+}
+
+static void *pop(unsigned c) {
+    block *p = hak_tls.head[c];
+#if HAK_CHECKS
+    if (!block_looks_free(p)) hak_fatal("corrupted free list", p, hak_class[c].size);
+    p->mac = 0;
+#endif
+    hak_tls.head[c] = p->next;
+    hak_tls.room[c]++;
+    return p;
+}
+
+NOINLINE void *tcache_malloc_slow(unsigned cls) {
+    if (hak_tls.head[cls] != LIST_END) return pop(cls); /* only a damaged list comes here */
+    heap *h = join();
+    if (!h) return NULL;
+    if (hak_tls.head[cls] == LIST_END) { /* joining may have allocated and refilled it */
+        chain c;
+        if (!fetch(h, cls, &c)) return NULL;
+        STAT_N(tls_sll, c.count);
+        hak_tls.head[cls] = c.head;
+        hak_tls.room[cls] = caps[cls] - (int32_t)c.count;
+    }
+    return pop(cls);
+}
+
+NOINLINE void tcache_overflow(unsigned cls) {
+    heap *h = join();
+    if (!h) { /* without a heap the room is never positive: one block at a time */
+        chain one = take_hot(cls);
+        hak_tls.room[cls] = 0;
+        slab_flush(NULL, cls, (chain){one.head, 1});
+        return;
+    }
+    STAT(overflow);
+    chain full = take_hot(cls);
+    STAT_N(tls_sll, full.count);
+    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2 && !h->spare[cls].count) {
+        h->spare[cls] = full;
+        return;
+    }
+    chain out = full;
+    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2) {
+        out = h->spare[cls];
+        h->spare[cls] = full;
+    }
+    if (!slab_depot_put(cls, out)) slab_flush(&h->slabs, cls, out);
+}
+
+/* Class 0, the first free of a class in this thread, or a second free that the look at the block before noticed. */
+NOINLINE void tcache_free_slow(block *p, unsigned cls) {
+    if (!p) return;
+    if (cls == 0) {
+        if (!in_arena(p)) slab_bad_free(p);
+        size_t u = unit_of(p);
+        if (!ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB) {
+            large_free(p);
+            return;
+        }
+        /* A slab some of whose pages were given back: what is free there is only known to its bitmap. */
+        slab_check_live(p, "double free");
+        cls = unit_record(u)->cls;
+    }
+    if (tcache_holds(p, cls)) hak_fatal("double free", p, hak_class[cls].size);
+    heap *h = join();
+    if (!h) {
+        block_link(p, LIST_END);
+        slab_flush(NULL, cls, (chain){p, 1});
+        return;
+    }
+#if HAK_CHECKS
+    if (block_looks_free(p)) hak_fatal("double free", p, hak_class[cls].size);
+    push_pending(cls);
+    hak_tls.pending[cls] = p;
+#else
+    push(p, cls);
+#endif
+    if (hak_tls.room[cls] < 0) tcache_overflow(cls);
+}
+
+bool tcache_holds(const void *p, unsigned cls) {
+#if HAK_CHECKS
+    return hak_tls.pending[cls] == p;
+#else
+    (void)p, (void)cls;
+    return false;
+#endif
+}
+
+size_t tcache_bytes(size_t *used) {
+    *used = 0;
+    for (unsigned c = 1; c <= CLASSES; c++)
+        if (hak_tls.heap) *used += (size_t)(caps[c] - hak_tls.room[c]) * hak_class[c].size;
+    return heap_count * sizeof(heap);
+}
