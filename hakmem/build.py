@@ -157,7 +157,7 @@ def _first_line(command: list[str]) -> str:
 
 
 def _finished(path: Path, build_id: str, compiler: str) -> Build:
-    libs, bins = ({file.name: file for file in sorted((path / part).iterdir())} for part in ("lib", "bin"))
+    libs, bins = ({file.name: file for file in sorted((path / part).glob("*"))} for part in ("lib", "bin"))
     return Build(path=path, build_id=build_id, compiler=compiler, libs=libs, bins=bins)
 
 

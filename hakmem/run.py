@@ -26,7 +26,7 @@ from hakmem.errors import MissingTool
 STDOUT_KEPT = 1 << 18
 STDERR_KEPT = 4096
 PADDING_LIMIT = 4096
-STOLEN_SHARE_LIMIT = 0.01
+STOLEN_SHARE_LIMIT = 0.02
 SWITCHES_PER_S_LIMIT = 50.0
 MIN_SWITCHES = 20
 
@@ -94,7 +94,7 @@ class DriverLine(_Part):
 
 
 class Exit(BaseModel):
-    """How one process ended. Seconds; `steal_s` is stolen from the core (pinned) or from the machine, None if untold."""
+    """How one process ended. Seconds; `steal_s` is stolen from the core (pinned) or the machine, None if untold."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     started: datetime
@@ -273,7 +273,7 @@ def spoiled_reasons(done: Exit, line: DriverLine | None) -> tuple[str, ...]:
         rate = switches / max(seconds, 1e-3)
         reasons.append(f"{rate:.0f} involuntary context switches a second (limit {SWITCHES_PER_S_LIMIT:.0f})")
     cores = len(os.sched_getaffinity(0))
-    if done.load > cores + 0.5:
+    if done.load > 1.5 * cores + 0.5:
         reasons.append(f"load average {done.load:.1f} on {cores} core(s) before the trial")
     return tuple(reasons)
 
