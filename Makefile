@@ -32,6 +32,7 @@ help: ## list the targets
 setup: $(STAMP) ## create .venv from the hash-pinned requirements.lock
 
 $(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "there is no $(PYTHON) on this machine: install it with  sudo apt-get install python3-venv" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("hakmem needs Python 3.11 or later, and $(PYTHON) is %d.%d: name another with make PYTHON=python3.12" % v[:2])'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it with  sudo apt-get install python3-venv" >&2; exit 1; }
 	@echo "setup: installing the locked packages into $(VENV) (1 to 3 minutes the first time, 1.3 GB on disk)"
@@ -50,7 +51,7 @@ bench: $(STAMP) native ## throughput and RSS of every installed allocator, in th
 	@$(BIN)/python -m hakmem bench
 
 lab: $(STAMP) native ## open JupyterLab on loopback, with a token
-	@$(BIN)/jupyter-lab --ServerApp.ip=127.0.0.1 --notebook-dir=$(CURDIR)
+	@$(BIN)/jupyter-lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root)
 
 lint: $(STAMP) ## ruff, mypy, import-linter, clang-format, C warnings as errors
 	@$(BIN)/ruff check --quiet

@@ -62,6 +62,12 @@ def test_setup_says_what_the_machine_lacks(bare: Path, script: str, says: str) -
     assert not (bare / ".venv").exists()
 
 
+def test_setup_says_that_there_is_no_python(bare: Path) -> None:
+    found = make("setup", "PYTHON=no-such-python", folder=bare)
+    assert found.returncode == 2
+    assert found.stderr.startswith("there is no no-such-python on this machine: install it with")
+
+
 def test_the_version_check_refuses_an_old_python() -> None:
     recipe = re.search(r"-c '(import sys;.*?)'", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert recipe
