@@ -1,8 +1,13 @@
 """What holds for every test: no gate, preload or malloc tunable of the caller, no display, repeatable examples."""
 
 import os
+import shutil
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
 
 for name in list(os.environ):
     if name.startswith(("HAKMEM_", "MALLOC_")) or name in ("LD_PRELOAD", "GLIBC_TUNABLES"):
@@ -12,3 +17,27 @@ os.environ["MPLBACKEND"] = "Agg"
 # No deadline: the time a test takes says nothing on a shared machine.
 settings.register_profile("hakmem", deadline=None, derandomize=True)
 settings.load_profile("hakmem")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chrome]:
+    """Start headless Chromium; every request of a page stands in its "performance" log, its errors in "browser"."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("needs Chromium: sudo apt-get install chromium chromium-driver")
+    options = ChromeOptions()
+    options.binary_location = chromium
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    # The sandbox cannot start as root, nor in most containers.
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-dev-shm-usage",
+        "disable-background-networking",
+        "no-first-run",
+    ):
+        options.add_argument(f"--{flag}")
+    # With both paths given, nothing is looked up or downloaded.
+    chrome = Chrome(options=options, service=Service(driver))
+    yield chrome
+    chrome.quit()
