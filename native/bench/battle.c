@@ -9,7 +9,8 @@ static int64_t blocks = 1000000, size = 16;
 static const bench_option options[] = {{.name = "blocks", .help = "held at once", .number = &blocks, .lo = 1, .hi = 100000000},
                                        {.name = "size", .help = "of a block in bytes", .number = &size, .lo = 1, .hi = 1 << 20},
                                        {0}};
-static const bench_spec spec = {"battle", "Many equal blocks held at once; memory when filled and after each kind of free.", options, 1};
+static const bench_spec spec = {"battle", "Many equal blocks held at once; memory when filled and after each kind of free.",
+                                options, 1};
 
 int main(int argc, char **argv) {
     bench_init(argc, argv, &spec);

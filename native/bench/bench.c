@@ -196,22 +196,17 @@ static void put_string(const char *text) {
     putchar('"');
     for (; *text; text++) {
         unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            printf("\\%c", c);
-        else if (c < 0x20)
-            printf("\\u%04x", c);
-        else
-            putchar(c);
+        if (c == '"' || c == '\\') printf("\\%c", c);
+        else if (c < 0x20) printf("\\u%04x", c);
+        else putchar(c);
     }
     putchar('"');
 }
 
 /* -1 stands for what the kernel does not say. */
 static void put_kb(const char *name, int64_t kb) {
-    if (kb < 0)
-        printf(",\"%s\":null", name);
-    else
-        printf(",\"%s\":%" PRId64, name, kb);
+    if (kb < 0) printf(",\"%s\":null", name);
+    else printf(",\"%s\":%" PRId64, name, kb);
 }
 
 static void put_arguments(void) {

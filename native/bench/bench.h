@@ -20,7 +20,7 @@ typedef struct {
     int64_t *number;
     double *real;
     const char **text;
-    int64_t lo, hi;      /* range of a number or a real, both ends allowed */
+    int64_t lo, hi; /* range of a number or a real, both ends allowed */
     const char *choices; /* of a text, separated by blanks; NULL: any */
 } bench_option;
 
@@ -28,7 +28,7 @@ typedef struct {
     const char *driver;
     const char *about;
     const bench_option *options; /* ends with a NULL name */
-    int positional;              /* so many of the first options may be given without their name */
+    int positional; /* so many of the first options may be given without their name */
 } bench_spec;
 
 typedef struct {
@@ -39,7 +39,7 @@ enum bench_touch { BENCH_TOUCH_NONE, BENCH_TOUCH_FIRST, BENCH_TOUCH_PAGE, BENCH_
 #define BENCH_TOUCH_CHOICES "none first page full" /* of a block's new bytes */
 
 bool bench_parse_arguments(int argc, char **argv, const bench_spec *spec); /* whether --json was given; exits with 2 on bad ones */
-int64_t bench_prefault_gate(void);                                         /* HAKMEM_BENCH_PREFAULT or its default */
+int64_t bench_prefault_gate(void); /* HAKMEM_BENCH_PREFAULT or its default */
 void bench_init(int argc, char **argv, const bench_spec *spec);
 int64_t bench_warmup(int64_t run); /* untimed iterations before a run of so many, after HAKMEM_BENCH_PREFAULT */
 void bench_timed_begin(void);

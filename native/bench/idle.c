@@ -11,7 +11,11 @@ static const bench_option options[] = {
     {.name = "burst-mb", .help = "allocated, written and freed, in MiB", .number = &burst_mb, .lo = 1, .hi = 65536},
     {.name = "seed", .help = "of the generator", .number = &seed, .lo = 1, .hi = UINT32_MAX},
     {.name = "idle-ms", .help = "of idling after the burst", .real = &idle_ms, .lo = 0, .hi = 86400000},
-    {.name = "tick-ms", .help = "one malloc and free every so often while idle, 0: never", .real = &tick_ms, .lo = 0, .hi = 86400000},
+    {.name = "tick-ms",
+     .help = "one malloc and free every so often while idle, 0: never",
+     .real = &tick_ms,
+     .lo = 0,
+     .hi = 86400000},
     {0}};
 static const bench_spec spec = {"idle", "A burst of memory, then an idle process.", options, 1};
 

@@ -17,7 +17,11 @@ static const bench_option options[] = {
     {.name = "min", .help = "smallest block in bytes, -1: of the profile", .number = &min_size, .lo = -1, .hi = 1 << 30},
     {.name = "max", .help = "largest block in bytes, -1: of the profile", .number = &max_size, .lo = -1, .hi = 1 << 30},
     {.name = "blocks", .help = "held by a thread, -1: of the profile", .number = &blocks, .lo = -1, .hi = 100000000},
-    {.name = "rounds", .help = "a thread hands over after so many replacements a block", .number = &rounds, .lo = 1, .hi = 1000000000},
+    {.name = "rounds",
+     .help = "a thread hands over after so many replacements a block",
+     .number = &rounds,
+     .lo = 1,
+     .hi = 1000000000},
     {0}};
 static const bench_spec spec = {"larson", "Threads replace random blocks and hand them to successor threads.", options, 2};
 

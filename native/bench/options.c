@@ -78,8 +78,9 @@ static _Noreturn void print_help(void) {
         printf("  --%-15s %s", option->name, option->help);
         if (option->number) printf(" (%" PRId64 "; %" PRId64 "..%" PRId64 ")\n", *option->number, option->lo, option->hi);
         if (option->real) printf(" (%g; %" PRId64 "..%" PRId64 ")\n", *option->real, option->lo, option->hi);
-        if (option->text) printf(" (%s%s%s)\n", *option->text ? *option->text : "none", option->choices ? "; one of: " : "",
-                                 option->choices ? option->choices : "");
+        if (option->text)
+            printf(" (%s%s%s)\n", *option->text ? *option->text : "none", option->choices ? "; one of: " : "",
+                   option->choices ? option->choices : "");
     }
     printf("  --%-15s %s\n\nHAKMEM_BENCH_PREFAULT sets the untimed warm-up iterations (default: a tenth of the run).\n", "json",
            "print one line of JSON last");

@@ -16,9 +16,14 @@ static const bench_option options[] = {
     {.name = "grow-mb", .help = "grow to so many MiB", .number = &grow_mb, .lo = 1, .hi = 65536},
     {.name = "shrink-mb", .help = "shrink to so many MiB", .number = &shrink_mb, .lo = 0, .hi = 65536},
     {.name = "work-ms", .help = "of random work after each shrinking, in ms", .real = &work_ms, .lo = 0, .hi = 3600000},
-    {.name = "work-ops", .help = "work by operations instead of time, 0: by time", .number = &work_ops, .lo = 0, .hi = 1000000000000},
+    {.name = "work-ops",
+     .help = "work by operations instead of time, 0: by time",
+     .number = &work_ops,
+     .lo = 0,
+     .hi = 1000000000000},
     {0}};
-static const bench_spec spec = {"phases", "Cycles of growing and shrinking; how closely memory follows and what it costs.", options, 2};
+static const bench_spec spec = {"phases", "Cycles of growing and shrinking; how closely memory follows and what it costs.", options,
+                                2};
 
 typedef struct {
     char *block;
@@ -64,8 +69,7 @@ static void work_burst(uint32_t *state, uint64_t burst) {
 
 static void work(uint32_t *state) {
     double until = bench_now() + work_ms / 1e3;
-    if (work_ops)
-        work_burst(state, (uint64_t)work_ops);
+    if (work_ops) work_burst(state, (uint64_t)work_ops);
     else
         while (bench_now() < until) work_burst(state, 256);
 }

@@ -13,8 +13,16 @@ static const bench_option options[] = {
     {.name = "blocks", .help = "of 16..1039 bytes, written fully", .number = &blocks, .lo = 1, .hi = 100000000},
     {.name = "seed", .help = "of the generator", .number = &seed, .lo = 1, .hi = UINT32_MAX},
     {.name = "keep-each", .help = "every so-manieth block survives", .number = &keep_each, .lo = 1, .hi = 100000000},
-    {.name = "churn-seconds", .help = "of light churn, a burst of 100 operations every ms", .real = &churn_seconds, .lo = 0, .hi = 86400},
-    {.name = "churn-ops", .help = "churn operations instead of seconds, 0: by time", .number = &churn_ops, .lo = 0, .hi = 1000000000000},
+    {.name = "churn-seconds",
+     .help = "of light churn, a burst of 100 operations every ms",
+     .real = &churn_seconds,
+     .lo = 0,
+     .hi = 86400},
+    {.name = "churn-ops",
+     .help = "churn operations instead of seconds, 0: by time",
+     .number = &churn_ops,
+     .lo = 0,
+     .hi = 1000000000000},
     {0}};
 static const bench_spec spec = {"ramp", "Fills the heap, frees nearly all of it, and looks at what stays resident.", options, 2};
 

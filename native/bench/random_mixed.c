@@ -24,11 +24,10 @@ static inline void *bump(size_t size) {
 
 static int64_t cycles = 20000000, ws = 400, seed = 1234567;
 
-static const bench_option options[] = {
-    {.name = "cycles", .help = "operations", .number = &cycles, .lo = 1, .hi = 1000000000000},
-    {.name = "ws", .help = "slots", .number = &ws, .lo = 1, .hi = 100000000},
-    {.name = "seed", .help = "of the generator", .number = &seed, .lo = 1, .hi = UINT32_MAX},
-    {0}};
+static const bench_option options[] = {{.name = "cycles", .help = "operations", .number = &cycles, .lo = 1, .hi = 1000000000000},
+                                       {.name = "ws", .help = "slots", .number = &ws, .lo = 1, .hi = 100000000},
+                                       {.name = "seed", .help = "of the generator", .number = &seed, .lo = 1, .hi = UINT32_MAX},
+                                       {0}};
 static const bench_spec spec = {NAME, "Random malloc and free of 16..1039 bytes over a set of slots.", options, 3};
 
 __attribute__((noinline, aligned(64))) static void run(char **slots, uint32_t slot_count, uint32_t state, int64_t count) {

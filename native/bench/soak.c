@@ -17,7 +17,11 @@ static double seconds = 300, epoch_seconds = 5;
 static const char *csv_path;
 
 static const bench_option options[] = {
-    {.name = "cycles", .help = "end after so many operations, 0: by time alone", .number = &cycles, .lo = 0, .hi = 1000000000000000},
+    {.name = "cycles",
+     .help = "end after so many operations, 0: by time alone",
+     .number = &cycles,
+     .lo = 0,
+     .hi = 1000000000000000},
     {.name = "ws", .help = "slots", .number = &ws, .lo = 1, .hi = 100000000},
     {.name = "seed", .help = "of the generator", .number = &seed, .lo = 1, .hi = UINT32_MAX},
     {.name = "seconds", .help = "end after so long", .real = &seconds, .lo = 0, .hi = 31536000},
@@ -96,10 +100,8 @@ static void write_epoch(int number, double t_s, uint64_t ops, double took_s, dou
 static void warm_up(soak *run) {
     bool by_gate = bench_prefault_gate() >= 0;
     int64_t iterations = bench_warmup(cycles);
-    if (by_gate || cycles)
-        epoch(run, by_gate ? 1e300 : bench_now() + seconds / 10, (uint64_t)iterations);
-    else
-        epoch(run, bench_now() + seconds / 10, UINT64_MAX);
+    if (by_gate || cycles) epoch(run, by_gate ? 1e300 : bench_now() + seconds / 10, (uint64_t)iterations);
+    else epoch(run, bench_now() + seconds / 10, UINT64_MAX);
     run->ops = 0;
     run->state = bench_stream(seed, 0);
 }

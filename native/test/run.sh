@@ -1,0 +1,45 @@
+#!/bin/sh
+# run.sh OUT VARIANT...: runs the C tests of every variant; one line a program, a summary, non-zero status if any failed.
+# Gates may be set from outside: HAKMEM_SS_MEM_LEAN=1 make -C native test
+out=$1
+shift
+limit=${TEST_TIMEOUT:-300}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export HAK_TEST_PLUGIN="$out/test/plugin_alloc.so"
+[ -e "$out/lib/libhakmem.so" ] && export HAK_TEST_LIBRARY="$out/lib/libhakmem.so"
+export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1
+export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+export TSAN_OPTIONS=halt_on_error=1:abort_on_error=1:second_deadlock_stack=1
+
+passed=0
+failed=0
+run() { # run LABEL PROGRAM [GATE=value...]
+    label=$1
+    program=$2
+    shift 2
+    env "$@" timeout "$limit" "$program" >"$log" 2>&1
+    status=$?
+    if [ $status -eq 0 ]; then
+        passed=$((passed + 1))
+        echo "ok     $label ($(grep -c '^ok ' "$log") checks$(sed -n 's/^skip \(.*\)/; skipped \1/p' "$log"))"
+    else
+        failed=$((failed + 1))
+        [ $status -eq 124 ] && echo "FAILED $label: still running after $limit s" || echo "FAILED $label: exit status $status"
+        sed 's/^/    | /' "$log" | tail -n 40
+    fi
+}
+
+for variant in "$@"; do
+    for program in "$out/test/$variant"/test_*; do
+        [ -x "$program" ] || continue
+        name=$variant/$(basename "$program")
+        run "$name" "$program"
+        [ "$variant" = system ] && continue
+        run "$name LEAN DONTNEED" "$program" HAKMEM_SS_MEM_LEAN=1 HAKMEM_SS_MEM_LEAN_DECOMMIT=DONTNEED HAKMEM_SS_MEM_LEAN_TARGET_MB=1
+        [ "$variant" = asan ] || [ "$variant" = tsan ] && continue
+        run "$name LEAN FREE" "$program" HAKMEM_SS_MEM_LEAN=1 HAKMEM_SS_MEM_LEAN_DECOMMIT=FREE HAKMEM_SS_MEM_LEAN_TARGET_MB=1
+    done
+done
+echo "C tests: $passed passed, $failed failed ($*)"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

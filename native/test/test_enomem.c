@@ -1,0 +1,117 @@
+/* Out of memory: NULL and errno, every block still whole, and a heap that works again once something was freed.
+ * The limit holds from the start of the process, so each case runs in a fresh one. */
+#include "test.h"
+
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+static const struct {
+    const char *name;
+    int resource;
+    size_t limit_mb, size;
+} cases[] = {
+    {"tiny", RLIMIT_AS, 256, 64},
+    {"small", RLIMIT_AS, 256, 1000},
+    {"medium", RLIMIT_AS, 512, 20000},
+    {"large", RLIMIT_AS, 512, 300000},
+    {"huge", RLIMIT_AS, 512, 20 << 20},
+    {"tiny_data", RLIMIT_DATA, 128, 64},
+    {"large_data", RLIMIT_DATA, 128, 300000},
+};
+
+typedef struct chain {
+    struct chain *next;
+    uint32_t key;
+} chain;
+
+/* Only the ends of a block are written, so that huge ones do not need real memory. */
+static void mark(chain *block, size_t size, chain *next, uint32_t key) {
+    *block = (chain){next, key};
+    ((unsigned char *)block)[size - 1] = (unsigned char)key;
+}
+
+static bool is_marked(const chain *block, size_t size, uint32_t key) {
+    return block->key == key && ((const unsigned char *)block)[size - 1] == (unsigned char)key;
+}
+
+static chain *take_all(size_t size, size_t limit_mb, uint32_t *count) {
+    chain *all = NULL;
+    for (*count = 0; (size_t)*count * size <= limit_mb << 20; ++*count) {
+        errno = 0;
+        chain *block = A(malloc)(size);
+        if (!block) {
+            CHECK(errno == ENOMEM);
+            return all;
+        }
+        mark(block, size, all, *count);
+        all = block;
+    }
+    CHECK(!"a heap larger than its limit");
+    return NULL;
+}
+
+static void everything_else_fails_too(chain *all, size_t size) {
+    size_t more = size > 1 << 20 ? size : 64 << 20;
+    void *p = all;
+    errno = 0;
+    CHECK(A(calloc)(1, more) == NULL && errno == ENOMEM);
+    errno = 0;
+    CHECK(A(realloc)(all, (size_t)1 << 29) == NULL && errno == ENOMEM);
+    CHECK(A(posix_memalign)(&p, 4096, more) == ENOMEM && p == (void *)all);
+    errno = 0;
+    CHECK(A(aligned_alloc)(64, more) == NULL && errno == ENOMEM);
+}
+
+static void give_back(chain *all, size_t size, uint32_t count) {
+    while (all) {
+        chain *next = all->next;
+        count--;
+        CHECK(is_marked(all, size, count));
+        A(free)(all);
+        all = next;
+    }
+    CHECK(count == 0);
+}
+
+static void exhaust(size_t size, size_t limit_mb) {
+    uint32_t first, second;
+    chain *all = take_all(size, limit_mb, &first);
+    CHECK((size_t)first * size > limit_mb << 18); /* at least a quarter of the limit was usable */
+    everything_else_fails_too(all, size);
+    give_back(all, size, first);
+    all = take_all(size, limit_mb, &second);
+    CHECK(second >= first - first / 4);
+    give_back(all, size, second);
+    CHECK(!hakmem_check || hakmem_check() == 1);
+}
+
+static void run_limited(const char *self, const char *name, int resource, size_t limit_mb) {
+    int status;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        struct rlimit limit = {limit_mb << 20, limit_mb << 20};
+        CHECK(setrlimit(resource, &limit) == 0);
+        execl(self, self, name, (char *)NULL);
+        _exit(127);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        fprintf(stderr, "not ok: case %s under a limit of %zu MiB ended with wait status 0x%x\n", name, limit_mb, (unsigned)status);
+        exit(1);
+    }
+    printf("ok %s\n", name);
+    fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    SKIP(enomem, "sanitizers reserve more address space than the limit");
+    return 0;
+#endif
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        if (argc < 2) run_limited("/proc/self/exe", cases[i].name, cases[i].resource, cases[i].limit_mb);
+        else if (strcmp(argv[1], cases[i].name) == 0) exhaust(cases[i].size, cases[i].limit_mb);
+    }
+    return 0;
+}
