@@ -1,0 +1,508 @@
+"""The charts: pure functions of the ledger's rows, each a `Figure` whose titles state the finding.
+
+Axes carry units and say when they are logarithmic; estimates carry their intervals.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from hakmem import stats
+from hakmem.figure import FAMILIES, Family, Figure, Line, Theme, family, log_axis, panel, write_names
+from hakmem.stats import BASELINE, BASELINE2
+from hakmem.verdict import SYSCALLS_PER_OP, Verdict, memory_of
+
+__all__ = ["forest", "frontier", "phases", "run_order", "syscalls"]
+
+
+# ---- names and looks of arms -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """Name and look of one arm on one chart."""
+
+    name: str
+    family: Family
+    role: str
+
+    def colour(self, theme: Theme) -> str:
+        """Colour on this paper."""
+        return self.family.light if theme.name == "light" else self.family.dark
+
+
+def _looks(cell: pd.DataFrame) -> dict[str, Look]:
+    """Find looks by the keys of `stats.wide`: A, A' and the arms' labels; names lose the prefix that all share."""
+    found: dict[str, Look] = {}
+    for row in cell.drop_duplicates(["arm", "role"]).to_dict("records"):
+        arm, role = str(row["arm"]), str(row["role"])
+        key = {"baseline": BASELINE, "baseline2": BASELINE2}.get(role, arm)
+        name = (_short(arm) if role == "arm" else arm) + {"baseline": " (A)", "baseline2": " (A')"}.get(role, "")
+        found[key] = Look(name, FAMILIES[family(str(row["allocator"]), row["gates"])], role)
+    return found
+
+
+def _short(arm: str) -> str:
+    """`hakmem LEAN DONTNEED 10 MB` reads `DONTNEED 10 MB` on a chart that is about nothing else."""
+    return re.sub(r"^hakmem\S*\s+(LEAN\s+)?(?=\S)", "", arm)
+
+
+def _cells(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    for workload, cell in rows.groupby("workload", sort=False):
+        yield str(workload), cell
+
+
+# ---- RSS against throughput ------------------------------------------------------------------------------------------
+
+
+FRONTIER_NAMES = {
+    **{"memory": "MB", "memory_low": "MB low", "memory_high": "MB high", "n": "blocks", "dominated_by": "dominated by"},
+    **{"speed": "Mops/s", "speed_low": "Mops/s low", "speed_high": "Mops/s high"},
+}
+
+
+def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
+    """Memory against throughput, one panel a workload, with joint 95 % error crosses and the Pareto frontier.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        The ledger's trials.
+    prices : DataFrame, optional
+        From `verdict.prices`: gives the panels their finding.
+    """
+    panels, tables = [], []
+    for workload, cell in _cells(rows):
+        column = memory_of(workload)
+        points, looks = stats.frontier(cell, column), _looks(cell)
+        points = points[points.index.isin(looks) & (points.index != BASELINE2)]  # A' would hide A
+        if points.empty:
+            continue
+        panels.append(panel(_frontier_drawing(points, looks, column), 3.9, _frontier_title(workload, points, looks)))
+        named = points.assign(arm=[looks[key].name for key in points.index], workload=workload)
+        tables.append(named[["workload", "arm", *[c for c in points.columns if c != "arm"]]])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    table = table.rename(columns={"memory": "MB", "memory_low": "MB low", "memory_high": "MB high", "speed": "Mops/s"})
+    table = table.rename(
+        columns={"speed_low": "Mops/s low", "speed_high": "Mops/s high", "n": "blocks", "dominated_by": "dominated by"}
+    )
+    title = "Memory against throughput: up and to the left is better."
+    if prices is not None and prices["percent_per_mb"].notna().any():
+        title = "What a megabyte costs: " + _cheapest(prices)
+    note = (
+        "Each cross is an arm's geometric mean with its joint 95 % interval; the line is the Pareto frontier; "
+        "grey arms are beaten in both by another beyond the crosses. The memory axis is logarithmic."
+    )
+    return Figure(title, note, tuple(panels), table)
+
+
+def _cheapest(prices: pd.DataFrame) -> str:
+    """Say the price of the leanest arm, on the workload where it saves most."""
+    known = prices.dropna(subset=["percent_per_mb"]).sort_values("saved_mb")
+    return str(known["sentence"].iloc[-1])
+
+
+def _frontier_title(workload: str, points: pd.DataFrame, looks: dict[str, Look]) -> str:
+    if BASELINE not in points.index:
+        return workload
+    base = points.loc[BASELINE]
+    arms = points[[looks[key].role == "arm" for key in points.index]]
+    if arms.empty:
+        return workload
+    name, leanest = arms.sort_values("memory").index[0], arms.sort_values("memory").iloc[0]
+    change = 100 * (leanest["speed"] / base["speed"] - 1)
+    if leanest["memory_high"] >= base["memory_low"]:
+        return f"{workload}: no arm needs surely less than the baseline's {base['memory']:.3g} MB"
+    memory = f"{base['memory']:.3g} to {leanest['memory']:.3g} MB"
+    return f"{workload}: {looks[str(name)].name} takes {memory} at {change:+.1f} % throughput"
+
+
+def _frontier_drawing(points: pd.DataFrame, looks: dict[str, Look], column: str) -> Callable[[Axes, Theme], str]:
+    what = "Peak RSS" if column == "peak_rss_mb" else "RSS left at the end, without lazily freed pages"
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        axes.set_xscale("log")
+        edge = points[points["frontier"]].sort_values("memory")
+        axes.step(edge["memory"], edge["speed"], where="post", color=theme.quiet, lw=1.2, ls="--", zorder=1)
+        labels = []
+        for key, point in points.to_dict("index").items():
+            look = looks[str(key)]
+            colour = theme.quiet if point["dominated_by"] else look.colour(theme)
+            alpha = 0.6 if point["dominated_by"] else 1.0
+            spread = [
+                [[point[a] - max(point[f"{a}_low"], 0)], [point[f"{a}_high"] - point[a]]] for a in ("memory", "speed")
+            ]
+            finite = [np.where(np.isfinite(s), s, 0.0) for s in spread]
+            axes.errorbar(
+                point["memory"],
+                point["speed"],
+                xerr=finite[0],
+                yerr=finite[1],
+                fmt=look.family.marker,
+                color=colour,
+                ms=6.5,
+                mec=theme.paper,
+                mew=0.7,
+                elinewidth=1.1,
+                alpha=alpha,
+                zorder=2 if point["dominated_by"] else 3,
+            )
+            labels.append((point["memory"], point["speed"], look.name, colour))
+        axes.set_xlabel(f"{what} (MiB, log scale)")
+        axes.set_ylabel("Throughput (million ops/s)")
+        axes.margins(x=0.16, y=0.12)
+        log_axis(axes.xaxis)
+        write_names(axes, labels, theme, _obstacles(points, edge))
+        best = ", ".join(
+            f"{looks[str(k)].name} at {p['memory']:.3g} MB and {p['speed']:.3g} Mops/s" for k, p in edge.iterrows()
+        )
+        worse = ", ".join(looks[str(k)].name for k, p in points.iterrows() if p["dominated_by"])
+        return f"On the frontier: {best}." + (f" Dominated: {worse}." if worse else "")
+
+    return draw
+
+
+def _obstacles(points: pd.DataFrame, edge: pd.DataFrame) -> list[Line]:
+    """Crosses and frontier of the chart as lines that names should not cover."""
+    crosses = [
+        line
+        for p in points.to_dict("records")
+        for line in (
+            (p["memory_low"], p["speed"], p["memory_high"], p["speed"]),
+            (p["memory"], p["speed_low"], p["memory"], p["speed_high"]),
+        )
+        if np.isfinite(line).all() and min(line) > 0
+    ]
+    memory, speed = edge["memory"].tolist(), edge["speed"].tolist()
+    steps = [
+        line
+        for (m0, m1), (s0, s1) in zip(pairwise(memory), pairwise(speed), strict=True)
+        for line in ((m0, s0, m1, s0), (m1, s0, m1, s1))
+    ]
+    return crosses + steps
+
+
+# ---- paired ratios ---------------------------------------------------------------------------------------------------
+
+
+def forest(rows: pd.DataFrame, verdicts: Sequence[Verdict] = (), margin: float = 0.01) -> Figure:
+    """Change of throughput against the baseline, paired by block, with the neutral band max(margin, A/A floor).
+
+    Arms that `verdicts` judge show the interval of their verdict (Holm's level); the others one of 95 %.
+    """
+    levels = {(v.workload, v.arm): v.effect.level for v in verdicts}
+    panels, records = [], []
+    for workload, cell in _cells(rows):
+        table, looks = stats.wide(cell, "ops_per_s"), _looks(cell)
+        band = 100 * math.expm1(max(math.log1p(margin), np.nan_to_num(stats.noise_floor(table))))
+        found = {}
+        for key, look in looks.items():
+            x = stats.log_ratios(table, key)
+            if key != BASELINE and x.size:
+                found[key] = stats.interval(x, levels.get((workload, key), 0.95)).percent()
+                extra = {
+                    "Hodges-Lehmann %": 100 * math.expm1(stats.hodges_lehmann(x)),
+                    "permutation p": stats.permutation_p(x),
+                }
+                records.append(
+                    {"workload": workload, "arm": look.name, "change %": found[key].estimate, "low %": found[key].low}
+                    | {"high %": found[key].high, "level": found[key].level, "method": found[key].method}
+                    | extra
+                    | {"CV %": 100 * stats.cv(table[key].dropna()), "blocks": x.size, "neutral band %": band}
+                )
+        if found:
+            order = sorted(found, key=lambda key: found[key].estimate)
+            height = 1.5 + 0.28 * len(order)
+            panels.append(
+                panel(_forest_drawing(order, found, looks, band), height, _forest_title(workload, found, band))
+            )
+    note = (
+        "Throughput against the baseline A, paired within blocks; bars are 95 % intervals (Holm's level for judged arms); "
+        f"the shaded band is neutral: the larger of {100 * margin:g} % and the difference of the two baselines."
+    )
+    return Figure("What each arm costs or gains in speed.", note, tuple(panels), pd.DataFrame(records))
+
+
+def _forest_title(workload: str, found: dict[str, stats.Interval], band: float) -> str:
+    arms = {key: i for key, i in found.items() if key != BASELINE2}
+    slower, faster = (sum(i.high < -band for i in arms.values()), sum(i.low > band for i in arms.values()))
+    rest = len(arms) - slower - faster
+    parts = [f"{n} {word}" for n, word in ((faster, "faster"), (slower, "slower"), (rest, "not told apart")) if n]
+    return f"{workload}: of {len(arms)} arms " + ", ".join(parts) if parts else workload
+
+
+def _forest_drawing(
+    order: Sequence[str], found: dict[str, stats.Interval], looks: dict[str, Look], band: float
+) -> Callable[[Axes, Theme], str]:
+    def draw(axes: Axes, theme: Theme) -> str:
+        axes.axvspan(-band, band, color=theme.band, zorder=0)
+        axes.axvline(0, color=theme.quiet, lw=1)
+        for y, key in enumerate(order):
+            i, look = found[key], looks[key]
+            low, high = (
+                (i.low if math.isfinite(i.low) else i.estimate),
+                (i.high if math.isfinite(i.high) else i.estimate),
+            )
+            axes.errorbar(
+                i.estimate,
+                y,
+                xerr=[[i.estimate - low], [high - i.estimate]],
+                fmt=look.family.marker,
+                color=look.colour(theme),
+                ms=6.5,
+                mec=theme.paper,
+                mew=0.7,
+                elinewidth=1.3,
+                capsize=2.5,
+            )
+        axes.set_yticks(range(len(order)), [looks[key].name for key in order])
+        axes.set_ylim(-0.7, len(order) - 0.3)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("Throughput against the baseline (%)")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+        words = "; ".join(
+            f"{looks[key].name} {found[key].estimate:+.1f} % ({found[key].low:+.1f} to {found[key].high:+.1f})"
+            for key in reversed(order)
+        )
+        return f"{words}. Neutral band plus or minus {band:.1f} %."
+
+    return draw
+
+
+# ---- order of the run ------------------------------------------------------------------------------------------------
+
+
+def run_order(rows: pd.DataFrame) -> Figure:
+    """Draw every trial in the order it ran, as percent of its arm's median: trends, bursts of noise, spoiled trials."""
+    panels, tables = [], []
+    for workload, cell in _cells(rows):
+        looks = _looks(cell)
+        key = cell["arm"].mask(cell["role"] == "baseline", BASELINE).mask(cell["role"] == "baseline2", BASELINE2)
+        shown = cell.assign(key=key, spoilt=cell["spoiled"].map(len) > 0).sort_values("order")
+        shown["percent"] = 100 * (shown["ops_per_s"] / shown.groupby("key")["ops_per_s"].transform("median") - 1)
+        good = stats.usable(shown).dropna(subset=["percent"])
+        if len(good) < 2:
+            continue
+        slope = stats.theil_sen(good["order"], good["percent"])
+        span = float(good["order"].max() - good["order"].min())
+        trend = slope.low > 0 or slope.high < 0
+        says = f"a trend of {slope.estimate * span:+.1f} % over the run" if trend else "no trend over the run"
+        spread = float(good["percent"].abs().median())
+        title = f"{workload}: {says}, trials within {spread:.1g} % of their median by half"
+        panels.append(panel(_order_drawing(shown, good, looks, slope), 2.7, title))
+        named = shown.assign(
+            arm=[looks[k].name for k in shown["key"]], workload=workload, spoiled=shown["spoiled"].map("; ".join)
+        )
+        tables.append(named[["workload", "order", "block", "arm", "status", "mops", "percent", "spoiled"]])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    note = (
+        "One mark a trial (a single trial has no interval); hollow marks were spoiled and do not count, "
+        "crosses at the bottom failed; the dashed line is the Theil-Sen trend."
+    )
+    return Figure(
+        "Did the machine hold still?",
+        note,
+        tuple(panels),
+        table.rename(columns={"percent": "% of median", "mops": "Mops/s"}),
+    )
+
+
+def _order_drawing(
+    shown: pd.DataFrame, good: pd.DataFrame, looks: dict[str, Look], slope: stats.Interval
+) -> Callable[[Axes, Theme], str]:
+    def draw(axes: Axes, theme: Theme) -> str:
+        for key, part in shown.groupby("key", sort=False):
+            look = looks[str(key)]
+            for hollow, marks in part.groupby("spoilt"):
+                axes.scatter(
+                    marks["order"],
+                    marks["percent"],
+                    marker=look.family.marker,
+                    s=22,
+                    linewidths=0.8,
+                    facecolors="none" if hollow else look.colour(theme),
+                    edgecolors=look.colour(theme) if hollow else theme.paper,
+                )
+        bad = shown[shown["status"] != "ok"]
+        bottom = axes.get_ylim()[0]
+        axes.scatter(bad["order"], [bottom] * len(bad), marker="x", color=theme.ink, s=26)
+        x = np.array([good["order"].min(), good["order"].max()])
+        centre = float(good["order"].median())
+        axes.plot(
+            x, float(good["percent"].median()) + slope.estimate * (x - centre), color=theme.quiet, lw=1.2, ls="--"
+        )
+        axes.set_xlabel("Trial, in the order run")
+        axes.set_ylabel("Throughput against\nthe arm's median (%)")
+        spoilt = int(shown["spoilt"].sum())
+        spread = f"{good['percent'].min():+.1f} to {good['percent'].max():+.1f} %"
+        return f"{len(good)} good trials, {len(bad)} failed, {spoilt} spoiled, spread over {spread}."
+
+    return draw
+
+
+# ---- memory over the phases ------------------------------------------------------------------------------------------
+
+
+def phases(rows: pd.DataFrame) -> Figure:
+    """Resident memory at the end of each phase of a workload: how closely each arm follows what the program needs."""
+    panels, tables = [], []
+    for workload, cell in _cells(rows):
+        looks = _looks(cell)
+        points = _phase_points(stats.usable(cell))
+        points = points[points["key"].isin(looks)]
+        if points.empty:
+            continue
+        summary = (
+            points.groupby(["key", "at", "phase"], sort=False)["mb"]
+            .agg(["median", "min", "max", "count"])
+            .reset_index()
+        )
+        last = summary[summary["at"] == summary["at"].max()].set_index("key")["median"]
+        panels.append(panel(_phase_drawing(summary, looks), 3.4, _phase_title(workload, last, looks)))
+        named = summary.assign(arm=[looks[k].name for k in summary["key"]], workload=workload)
+        tables.append(named[["workload", "arm", "phase", "median", "min", "max", "count"]])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    table = table.rename(columns={"median": "MB (median)", "min": "MB min", "max": "MB max", "count": "trials"})
+    note = "Median over trials of RSS less lazily freed pages, bars from least to most; read by the program itself."
+    return Figure("Does memory follow what the program needs?", note, tuple(panels), table)
+
+
+def _phase_points(rows: pd.DataFrame) -> pd.DataFrame:
+    roles = {"baseline": BASELINE, "baseline2": BASELINE2}
+    records = [
+        {"key": roles.get(str(role), str(arm)), "at": at, "phase": str(phase["name"])}
+        | {"mb": (phase["rss_kb"] - (phase["lazyfree_kb"] or 0)) / 1024}
+        for role, arm, marks in zip(rows["role"], rows["arm"], rows["phases"], strict=True)
+        for at, phase in enumerate(marks)
+        if phase["rss_kb"] is not None
+    ]
+    return pd.DataFrame(records, columns=["key", "at", "phase", "mb"])
+
+
+def _phase_title(workload: str, last: pd.Series, looks: dict[str, Look]) -> str:
+    arms = last[[looks[str(k)].role == "arm" for k in last.index]].sort_values()
+    if arms.empty or BASELINE not in last:
+        return f"{workload}: memory at each phase's end"
+    name = looks[str(arms.index[0])].name
+    return f"{workload} ends at {arms.min():.3g} MB with {name}, at {last[BASELINE]:.3g} MB with the baseline"
+
+
+def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, Theme], str]:
+    names = summary.drop_duplicates("at").sort_values("at")
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        ends, words = [], []
+        shift = np.linspace(-0.12, 0.12, len(looks))
+        for offset, (key, look) in zip(shift, looks.items(), strict=True):
+            line = summary[summary["key"] == key].sort_values("at")
+            if line.empty:
+                continue
+            bars = [line["median"] - line["min"], line["max"] - line["median"]]
+            axes.errorbar(
+                line["at"] + offset,
+                line["median"],
+                yerr=bars,
+                marker=look.family.marker,
+                ms=5,
+                lw=1.3,
+                elinewidth=1,
+                color=look.colour(theme),
+                mec=theme.paper,
+                mew=0.5,
+                ls=":" if look.role == "peer" else "-",
+            )
+            ends.append(
+                (float(line["at"].iloc[-1]) + offset, float(line["median"].iloc[-1]), look.name, look.colour(theme))
+            )
+            words.append(f"{look.name} {line['median'].iloc[-1]:.3g} MB")
+        axes.set_xticks(
+            names["at"],
+            names["phase"],
+            rotation=35 if len(names) > 5 else 0,
+            ha="right" if len(names) > 5 else "center",
+        )
+        axes.set_xlim(-0.3, len(names) - 1 + max(0.6, 0.42 * len(names)))
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("End of phase")
+        axes.set_ylabel("RSS less lazily freed (MiB)")
+        write_names(axes, ends, theme)
+        return f"At the end ({names['phase'].iloc[-1]}): " + ", ".join(words) + "."
+
+    return draw
+
+
+# ---- system calls ----------------------------------------------------------------------------------------------------
+
+
+def syscalls(rows: pd.DataFrame, budget: float = SYSCALLS_PER_OP) -> Figure:
+    """System calls an operation in the timed region, against the budget, of the allocators that count theirs."""
+    panels, tables = [], []
+    for workload, cell in _cells(rows):
+        looks = _looks(cell)
+        good = stats.usable(cell)
+        good = good.assign(
+            key=good["arm"].mask(good["role"] == "baseline", BASELINE).mask(good["role"] == "baseline2", BASELINE2)
+        )
+        summary = (
+            good.dropna(subset=["syscalls_per_op"])
+            .groupby("key", sort=False)["syscalls_per_op"]
+            .agg(["median", "min", "max", "count"])
+        )
+        if summary.empty:
+            continue
+        summary = summary.sort_values("median", kind="stable")
+        worst = float(summary["median"].max())
+        says = (
+            "no system call in the timed region"
+            if worst == 0
+            else f"at most {worst:.2g} calls an op, {_times(worst, budget)} the budget"
+        )
+        panels.append(panel(_syscall_drawing(summary, looks, budget), 1.5 + 0.26 * len(summary), f"{workload}: {says}"))
+        named = summary.reset_index().assign(
+            arm=[looks[str(k)].name for k in summary.index], workload=workload, budget=budget
+        )
+        tables.append(named[["workload", "arm", "median", "min", "max", "count", "budget"]])
+    table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    note = f"Median over trials, bars from least to most; the line is the budget of {budget:g} an op; none at all is 0."
+    return Figure(
+        "The system calls that each arm makes.",
+        note,
+        tuple(panels),
+        table.rename(columns={"median": "calls/op", "count": "trials"}),
+    )
+
+
+def _times(value: float, budget: float) -> str:
+    return f"{budget / value:,.0f} times under" if value <= budget else f"{value / budget:,.1f} times over"
+
+
+def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: float) -> Callable[[Axes, Theme], str]:
+    positive = summary["min"][summary["min"] > 0]
+    left = 10.0 ** math.floor(math.log10(min([*positive, budget / 100]) / 3))
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        axes.set_xscale("log")
+        axes.axvline(budget, color=theme.ink, lw=1.2, ls="--")
+        for y, (key, line) in enumerate(summary.iterrows()):
+            look, value = looks[str(key)], float(line["median"])
+            if value > 0:
+                axes.barh(y, value - left, left=left, height=0.55, color=look.colour(theme), alpha=0.85)
+                bars = [[value - max(float(line["min"]), left)], [float(line["max"]) - value]]
+                axes.errorbar(value, y, xerr=bars, color=theme.ink, elinewidth=1.1, capsize=2)
+            else:
+                axes.text(left * 1.15, y, "0", va="center", color=theme.ink)
+        axes.set_yticks(range(len(summary)), [looks[str(k)].name for k in summary.index])
+        axes.set_xlim(left, 4 * max(budget, float(summary["max"].max())))
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("System calls an operation (log scale)")
+        words = ", ".join(f"{looks[str(k)].name} {line['median']:.2g}" for k, line in summary.iterrows())
+        return f"Calls an operation: {words}. Budget {budget:g}."
+
+    return draw
