@@ -41,9 +41,7 @@ def root() -> Path:
     for candidate in (Path(__file__).resolve().parent.parent, here, *here.parents):
         if (candidate / _MARK).is_file():
             return candidate
-    raise MissingTool(
-        f"no checkout of hakmem around {here}: clone the repository and run hakmem inside it"
-    )
+    raise MissingTool(f"no checkout of hakmem around {here}: clone the repository and run hakmem inside it")
 
 
 def native() -> Path:
