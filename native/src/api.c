@@ -80,7 +80,7 @@ static COLD void *out_of_memory(void) {
     return NULL;
 }
 
-static NOINLINE void *alloc_slow(unsigned cls) {
+static NOINLINE void *alloc_slow(size_t cls) {
     void *p = started() ? tcache_malloc_slow(cls) : NULL;
     return p ? p : out_of_memory();
 }
@@ -91,11 +91,12 @@ static NOINLINE void *alloc_large(size_t n, size_t align, bool *zeroed) {
     return p ? p : out_of_memory();
 }
 
-static inline void *alloc_class(unsigned c) {
+static inline void *alloc_class(size_t c) {
+    OPAQUE(c);
     block *p = hak_tls.head[c];
 #if HAK_CHECKS
     block *next = p->next;
-    if (unlikely(((uintptr_t)next ^ p->mac ^ (uintptr_t)p) != hak_secret)) return alloc_slow(c);
+    if (unlikely(((uintptr_t)next ^ p->mac) != hak_secret)) return alloc_slow(c);
     p->mac = 0;
     hak_tls.head[c] = next;
 #else
@@ -122,16 +123,18 @@ static inline void release(void *v) {
         tcache_free_slow(p, 0);
         return;
     }
-    unsigned c = peek(&unit_class[u]);
+    size_t c = peek(&unit_class[u]);
 #if HAK_CHECKS
     block *q = hak_tls.pending[c];
     if (unlikely(p == q) || unlikely(block_looks_free(q))) {
         tcache_free_slow(p, c);
         return;
     }
+    OPAQUE(c);
     hak_tls.pending[c] = p;
     __builtin_prefetch(p, 1);
     block_link(q, hak_tls.head[c]);
+    OPAQUE(c);
     hak_tls.head[c] = q;
 #else
     if (unlikely(c == 0)) {
@@ -144,6 +147,7 @@ static inline void release(void *v) {
 #if HAK_OBSERVE
     STAT(free_fast);
 #endif
+    OPAQUE(c);
     if (unlikely(--hak_tls.room[c] < 0)) tcache_overflow(c);
 }
 

@@ -43,6 +43,9 @@
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define COLD __attribute__((cold, noinline))
 #define NOINLINE __attribute__((noinline))
+/* The compiler forgets what it knows of x: keeps it from spending a register and an instruction on a shared address. */
+#define OPAQUE(x) __asm__("" : "+r"(x))
+#define HIDDEN __attribute__((visibility("hidden"))) /* on what the fast path touches: -fvisibility leaves declarations alone */
 #define EXPORT __attribute__((visibility("default")))
 
 #define UNIT_SHIFT 16

@@ -30,7 +30,7 @@ enum { SS_2048K, SS_1024K, SS_512K };
 enum { LEVELS_1, LEVELS_2 };
 enum { HUGE_NEVER, HUGE_LARGE, HUGE_ALWAYS };
 
-extern long long hak_gate_value[G_COUNT];
+extern HIDDEN long long hak_gate_value[G_COUNT];
 static inline long long gate(int g) { return hak_gate_value[g]; }
 
 /* Read the environment; called once, by the initialiser, before any other thread can see a value. */

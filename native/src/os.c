@@ -13,6 +13,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 4
+#endif
+
 #define ARENA_ALIGN (2 * MIB)
 #define ARENA_MIN (16 * MIB)
 #define ARENA_MAX ((size_t)4 << 40)
@@ -115,14 +119,11 @@ int ss_os_madvise_guarded(void *p, size_t size, int advice) {
     return r;
 }
 
-bool os_move(void *from, size_t from_size, void *to, size_t to_size) {
+bool os_move(void *from, void *to, size_t size) {
     int saved = errno;
     STAT(sys_mremap);
-    bool ok = mremap(from, from_size, to_size, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
-    if (ok) { /* mremap leaves a hole where the pages were */
-        STAT(sys_mmap);
-        (void)mmap(from, from_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    }
+    /* DONTUNMAP (Linux 5.7): the old place stays ours throughout; older kernels refuse and the caller copies. */
+    bool ok = mremap(from, size, size, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) != MAP_FAILED;
     errno = saved;
     return ok;
 }

@@ -12,9 +12,9 @@
 
 #include "base.h"
 
-extern uintptr_t hak_arena_base;
-extern size_t hak_arena_units; /* 0 until os_init */
-extern unsigned hak_page_shift; /* 12, 14 or 16 */
+extern HIDDEN uintptr_t hak_arena_base;
+extern HIDDEN size_t hak_arena_units; /* 0 until os_init */
+extern HIDDEN unsigned hak_page_shift; /* 12, 14 or 16 */
 
 /* Reserve the arena; its size adapts to RAM, RLIMIT_AS and what the kernel grants. False: no address space at all. */
 bool os_init(void);
@@ -29,8 +29,8 @@ bool os_uncommit(void *p, size_t size); /* back to reserved, pages and contents 
 int ss_os_madvise_guarded(void *p, size_t size, int advice);
 bool os_advice_on(void);
 
-/* Move pages to another reserved place of the arena; the old place is reserved again. False: nothing has changed. */
-bool os_move(void *from, size_t from_size, void *to, size_t to_size);
+/* Move pages to another usable place of the arena; the old place stays usable and empty. False: nothing has changed. */
+bool os_move(void *from, void *to, size_t size);
 
 uint64_t os_now_ns(void);        /* monotonic */
 uint64_t os_now_coarse_ns(void); /* monotonic, a few ms coarse, no system call */

@@ -391,6 +391,14 @@ _Noreturn COLD void slab_bad_free(const void *p) {
     hak_fatal(size && off % size == 0 ? "double free" : "invalid free (mapping is gone)", p, size);
 }
 
+bool slab_is_linked(const block *b, unsigned cls) {
+    const block *n = b->next;
+    if (n == LIST_END) return true;
+    size_t u = unit_of(n), off = (uintptr_t)n & UNIT_MASK;
+    if (!in_arena(n) || !ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB || unit_record(u)->cls != cls) return false;
+    return off % hak_class[cls].size == 0;
+}
+
 void slab_check_live(const void *p, const char *what) {
     size_t u = unit_of(p), off = (uintptr_t)p & UNIT_MASK;
     if (!in_arena(p) || !ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB) slab_bad_free(p);
@@ -398,9 +406,9 @@ void slab_check_live(const void *p, const char *what) {
     const class_info *c = &hak_class[s->cls];
     unsigned i = (unsigned)((off * (uint64_t)c->reciprocal) >> 32);
     if (off != (size_t)i * c->size || i >= c->count) hak_fatal("invalid free (interior pointer)", p, c->size);
-    bool page_gone = pages_of(off, off + 1) & ~s->resident; /* no live block stands on a page that was given back */
+    bool page_gone = pages_of(off, off + 1) & (uint16_t)~peek(&s->resident); /* no live block stands on a page that was given back */
     if (page_gone || i >= peek(&s->carved) || (peek(&unit_bits(s, c->count)[i / 64]) >> (i % 64) & 1)) hak_fatal(what, p, c->size);
-    if (HAK_CHECKS && block_looks_free(p)) hak_fatal(what, p, c->size);
+    if (HAK_CHECKS && block_looks_free(p) && slab_is_linked(p, s->cls)) hak_fatal(what, p, c->size);
 }
 
 /* ---- Lean: free pages of slabs that hold live blocks ---- */
@@ -466,6 +474,13 @@ size_t slab_trim(void) {
     size_t start = ss_resident_bytes();
     for (unsigned cls = 1; cls <= CLASSES; cls++)
         for (chain c; slab_depot_get(cls, &c);) slab_flush(NULL, cls, c);
+    for (unsigned cls = 1; cls <= CLASSES; cls++) {
+        slab_class *k = &classes[cls];
+        lock(&k->lock);
+        for (size_t u = 0; u < hak_arena_units && ss_known_unit(u); u++) /* the class of a slab changes under its lock only */
+            if (peek(&unit_record(u)->state) == UNIT_SLAB && peek(&unit_record(u)->cls) == cls) make_candidate(k, unit_record(u));
+        unlock(&k->lock);
+    }
     slab_purge(PURGE_ALL);
     size_t now = ss_resident_bytes();
     return start > now ? start - now : 0;

@@ -2,7 +2,8 @@
  *
  *   class   1..CLASSES: 16-byte steps to 256, eight an octave to 4 KiB, then 64 KiB / k up to 32 KiB. 0 is no class.
  *   octave  C0..C7, the names that gates, dumps and charts use: C0 holds 16 B, Ck up to 16 << k; 8 (M) is above 2 KiB.
- *   block   while free in a thread cache: { next, mac }, mac = secret ^ this ^ next, so a second free and a damaged list show.
+ *   block   while free in a thread cache: { next, mac }, mac = secret ^ next, so a second free and a damaged list show. What a
+ *           program copies about can look the same: a look-alike is a second free only if slab_is_linked() agrees.
  *   chain   blocks linked by `next`, ended by LIST_END.
  *   depot   per class, up to DEPOT_CHAINS full chains that threads hand each other in O(1).
  *
@@ -39,8 +40,8 @@ typedef struct {
     uint8_t octave;
 } class_info;
 
-extern const class_info hak_class[CLASSES + 1];
-extern const uint8_t hak_size_class[SMALL_MAX / 16 + 1]; /* by (bytes + 15) / 16 */
+extern HIDDEN const class_info hak_class[CLASSES + 1];
+extern HIDDEN const uint8_t hak_size_class[SMALL_MAX / 16 + 1]; /* by (bytes + 15) / 16 */
 
 typedef struct __attribute__((may_alias)) block {
     struct block *next;
@@ -52,9 +53,9 @@ typedef struct {
     unsigned count;
 } chain;
 
-extern uintptr_t hak_secret;
+extern HIDDEN uintptr_t hak_secret;
 #if HAK_CHECKS
-extern block hak_sentinel; /* ends every list; never looks free */
+extern HIDDEN block hak_sentinel; /* ends every list; never looks free */
 #define LIST_END (&hak_sentinel)
 #else
 #define LIST_END NULL
@@ -63,11 +64,11 @@ extern block hak_sentinel; /* ends every list; never looks free */
 static inline void block_link(block *b, block *next) {
     b->next = next;
 #if HAK_CHECKS
-    b->mac = hak_secret ^ (uintptr_t)b ^ (uintptr_t)next;
+    b->mac = hak_secret ^ (uintptr_t)next;
 #endif
 }
 static inline bool block_looks_free(const block *b) {
-    return ((uintptr_t)b->next ^ b->mac ^ (uintptr_t)b) == hak_secret;
+    return ((uintptr_t)b->next ^ b->mac) == hak_secret;
 }
 
 /* What a thread holds of this room; zeroed at first. */
@@ -98,6 +99,8 @@ void slab_abandon(slab_heap *h); /* thread exit: current and warm slabs are ever
 
 /* The slow look at one pointer: its block's index if it is a block that is not in its slab, else the program ends with `what`. */
 void slab_check_live(const void *p, const char *what);
+/* Of a block that looks free: whether it is linked to where a block of its class can be. */
+bool slab_is_linked(const block *b, unsigned cls);
 /* A pointer into hakmem's arena that is not a live block: says what it is and ends the program. */
 _Noreturn void slab_bad_free(const void *p);
 

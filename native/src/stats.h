@@ -71,8 +71,8 @@ typedef struct stats_block {
     uint64_t oct[OCTAVES][OCT_KINDS];
 } stats_block;
 
-extern _Thread_local stats_block *hak_stats_self; /* NULL: the thread is not registered */
-extern stats_block hak_stats_shared;              /* for such threads; updated atomically */
+extern HIDDEN _Thread_local stats_block *hak_stats_self; /* NULL: the thread is not registered */
+extern HIDDEN stats_block hak_stats_shared;              /* for such threads; updated atomically */
 
 static inline void stat_bump(uint64_t *own, uint64_t *shared, uint64_t by) {
     if (likely(own != NULL))

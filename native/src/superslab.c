@@ -64,7 +64,7 @@ static void set_resident(unit *r, uint16_t pages, bool in_use) {
     size_t grown = bytes_of(pages & (uint16_t)~was), shrunk = bytes_of(was & (uint16_t)~pages);
     __atomic_fetch_add(&resident, grown - shrunk, __ATOMIC_RELAXED);
     if (!in_use) free_resident += grown - shrunk;
-    r->resident = pages;
+    poke(&r->resident, pages);
 }
 
 void ss_mark_resident(unit *r, size_t from, size_t to) {
@@ -123,10 +123,11 @@ bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
     return kind_count[SS_DIRTY] < keep + (size_t)gate(G_SS_CACHE_GLOBAL);
 }
 
-/* Pages go back, the mapping stays. */
+static bool released_reads_zero(void) { return !(lean && ss_mem_lean_decommit_mode() == DECOMMIT_FREE); }
+
+/* Pages go back, the mapping stays. When to call it is the caller's business. */
 int ss_maybe_decommit_superslab(void *ptr, size_t size) {
-    if (!ss_lean_releases()) return -1;
-    int advice = ss_mem_lean_decommit_mode() == DECOMMIT_FREE ? MADV_FREE : MADV_DONTNEED;
+    int advice = released_reads_zero() ? MADV_DONTNEED : MADV_FREE;
     if (ss_os_madvise_guarded(ptr, size, advice)) return -1;
     STAT(lean_decommit);
     return 0;
@@ -208,7 +209,7 @@ static void forget_pages(SuperSlab *ss) {
 static void retire(SuperSlab *ss) {
     unsigned pages = (unsigned)((size_t)ss_units << (UNIT_SHIFT - hak_page_shift));
     if (!ss_maybe_decommit_superslab(address_of(ss), ss_bytes())) {
-        if (ss_mem_lean_decommit_mode() == DECOMMIT_DONTNEED) ss->nonzero = 0;
+        if (released_reads_zero()) ss->nonzero = 0;
         STAT_N(pages_released, pages);
         ss_os_stats_record_lean_retire();
         set_kind(ss, SS_CLEAN);
@@ -339,7 +340,7 @@ static size_t release_free_units(SuperSlab *ss) {
             STAT_N(pages_released, (unsigned)__builtin_popcount(unit_record(first + u)->resident));
             set_resident(unit_record(first + u), 0, false);
         }
-        if (ss_mem_lean_decommit_mode() == DECOMMIT_DONTNEED) ss->nonzero &= ~(bits32(b) & ~bits32(a));
+        if (released_reads_zero()) ss->nonzero &= ~(bits32(b) & ~bits32(a));
         a = b;
     }
     return before - free_resident;
@@ -482,7 +483,7 @@ static void vacate(size_t first, size_t n, bool give_back) {
     for (size_t i = first; i < first + n; i++) {
         SuperSlab *ss = &table[i];
         if (gone) ss->huge = 0;
-        if (gone || ss_mem_lean_decommit_mode() == DECOMMIT_DONTNEED) ss->nonzero = 0;
+        if (gone || released_reads_zero()) ss->nonzero = 0;
         if (lazy) ss_os_stats_record_lean_retire();
         set_kind(ss, gone ? SS_NONE : SS_CLEAN);
         forget_pages(ss);
@@ -520,19 +521,12 @@ SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes) {
     } else {
         size_t to = find_span(n, ss_bytes());
         if (to != SIZE_MAX && occupy(to, n, 0, bytes, &zeroed)) {
-            if (os_move(address_of(&table[first]), had << ss_shift, address_of(&table[to]), had << ss_shift)) {
+            if (os_move(address_of(&table[first]), address_of(&table[to]), had << ss_shift)) {
                 now = make_span(to, n, bytes);
-                for (size_t i = first; i < first + had; i++) {
-                    table[i].used = table[i].nonzero = 0;
-                    table[to + i - first].huge = table[i].huge;
-                    table[i].huge = 0;
-                    set_kind(&table[i], SS_DIRTY);
-                    for (size_t u = ss_first_unit(&table[i]), e = u + ss_units; u < e; u++) {
-                        unit_record(u)->state = UNIT_FREE;
-                        set_resident(unit_record(u), 0, true);
-                    }
-                    set_kind(&table[i], SS_NONE);
-                }
+                for (size_t i = 0; i < had; i++) table[to + i].huge = table[first + i].huge;
+                for (size_t u = ss_first_unit(head), e = u + (had << (ss_shift - UNIT_SHIFT)); u < e; u++)
+                    set_resident(unit_record(u), 0, true);
+                vacate(first, had, true);
                 STAT(realloc_moved_pages);
             } else {
                 vacate(to, n, true);

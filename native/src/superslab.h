@@ -54,8 +54,8 @@ typedef struct __attribute__((aligned(64))) unit {
 } unit;
 _Static_assert(sizeof(unit) == 128, "a SuperSlab's records fill whole pages");
 
-extern unit *unit_table;
-extern uint8_t *unit_class;   /* class of a slab's unit; 0 sends free() the slow way */
+extern HIDDEN unit *unit_table;
+extern HIDDEN uint8_t *unit_class;   /* class of a slab's unit; 0 sends free() the slow way */
 extern uint64_t *unit_extra;
 extern unsigned ss_units, ss_shift;
 

@@ -89,11 +89,23 @@ static void push(block *p, unsigned c) {
     hak_tls.room[c]--;
 }
 
+#if HAK_CHECKS
+/* A block on its way to a list must not be on one. The last block of a list has no neighbour to prove it: look for it. */
+static void check_not_listed(const block *p, unsigned c) {
+    if (!block_looks_free(p) || !slab_is_linked(p, c)) return;
+    bool found = p->next != LIST_END;
+    const chain lists[] = {{hak_tls.head[c], 0}, hak_tls.heap ? hak_tls.heap->spare[c] : (chain){0}};
+    for (int i = 0; i < 2 && !found; i++)
+        for (const block *b = lists[i].head; b && b != LIST_END && !found; b = b->next) found = b == p;
+    if (found) hak_fatal("double free", p, hak_class[c].size);
+}
+#endif
+
 static void push_pending(unsigned c) {
 #if HAK_CHECKS
     block *q = hak_tls.pending[c];
     if (q == &hak_poison) return;
-    if (block_looks_free(q)) hak_fatal("double free", q, hak_class[c].size);
+    check_not_listed(q, c);
     hak_tls.pending[c] = &hak_poison;
     push(q, c);
 #else
@@ -119,6 +131,7 @@ static void leave(void *arg) {
     tcache_drain();
     slab_abandon(&h->slabs);
     hak_tls.heap = NULL;
+    for (unsigned c = 0; c <= CLASSES; c++) hak_tls.room[c] = 0;
     stats_unregister(&h->stats);
     lock(&heaps_lock);
     h->next = unused;
@@ -167,7 +180,7 @@ static void *pop(unsigned c) {
     return p;
 }
 
-NOINLINE void *tcache_malloc_slow(unsigned cls) {
+NOINLINE void *tcache_malloc_slow(size_t cls) {
     if (hak_tls.head[cls] != LIST_END) return pop(cls); /* only a damaged list comes here */
     heap *h = join();
     if (!h) return NULL;
@@ -181,12 +194,16 @@ NOINLINE void *tcache_malloc_slow(unsigned cls) {
     return pop(cls);
 }
 
-NOINLINE void tcache_overflow(unsigned cls) {
-    heap *h = join();
-    if (!h) { /* without a heap the room is never positive: one block at a time */
-        chain one = take_hot(cls);
+NOINLINE void tcache_overflow(size_t cls) {
+    heap *h = hak_tls.heap;
+    if (!h) { /* a thread's first free, in builds where nothing is pending: one block is on the list */
+        block *only = hak_tls.head[cls];
+        hak_tls.head[cls] = LIST_END;
         hak_tls.room[cls] = 0;
-        slab_flush(NULL, cls, (chain){one.head, 1});
+        if (join())
+            push(only, cls);
+        else
+            slab_flush(NULL, cls, (chain){only, 1});
         return;
     }
     STAT(overflow);
@@ -205,7 +222,7 @@ NOINLINE void tcache_overflow(unsigned cls) {
 }
 
 /* Class 0, the first free of a class in this thread, or a second free that the look at the block before noticed. */
-NOINLINE void tcache_free_slow(block *p, unsigned cls) {
+NOINLINE void tcache_free_slow(block *p, size_t cls) {
     if (!p) return;
     if (cls == 0) {
         if (!in_arena(p)) slab_bad_free(p);
@@ -226,7 +243,7 @@ NOINLINE void tcache_free_slow(block *p, unsigned cls) {
         return;
     }
 #if HAK_CHECKS
-    if (block_looks_free(p)) hak_fatal("double free", p, hak_class[cls].size);
+    check_not_listed(p, cls);
     push_pending(cls);
     hak_tls.pending[cls] = p;
 #else

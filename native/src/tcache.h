@@ -19,23 +19,23 @@
 #include "slab.h"
 
 typedef struct {
+    int32_t room[CLASSES + 1]; /* first: gcc then folds its address */
     block *head[CLASSES + 1];
 #if HAK_CHECKS
     block *pending[CLASSES + 1];
 #endif
-    int32_t room[CLASSES + 1];
     struct heap *heap; /* NULL: not registered */
 } tcache;
 
-extern _Thread_local tcache hak_tls;
+extern HIDDEN _Thread_local tcache hak_tls;
 #if HAK_CHECKS
-extern block hak_poison;
+extern HIDDEN block hak_poison;
 #endif
 
 bool tcache_init(void);
-void *tcache_malloc_slow(unsigned cls);          /* the hot list is empty, or damaged; NULL: out of memory */
-void tcache_free_slow(block *p, unsigned cls);   /* p is not on a list yet; cls as unit_class says, 0 included */
-void tcache_overflow(unsigned cls);              /* room fell below 0 */
+HIDDEN void *tcache_malloc_slow(size_t cls);          /* the hot list is empty, or damaged; NULL: out of memory */
+HIDDEN void tcache_free_slow(block *p, size_t cls);   /* p is not on a list yet; cls as unit_class says, 0 included */
+HIDDEN void tcache_overflow(size_t cls);              /* room fell below 0 */
 void tcache_drain(void);                         /* the calling thread's caches go back to the slabs, every block checked */
 bool tcache_holds(const void *p, unsigned cls);  /* p is pending in the calling thread */
 size_t tcache_bytes(size_t *used);               /* of all threads: metadata; *used: bytes of blocks in hot lists of the caller */
