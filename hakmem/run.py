@@ -21,7 +21,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
+from hakmem.arms import Arm
+from hakmem.build import Build
 from hakmem.errors import MissingTool
+from hakmem.workload import Workload
 
 STDOUT_KEPT = 1 << 18
 STDERR_KEPT = 4096
@@ -72,8 +75,8 @@ class AllocatorLine(_Part):
     version: str
     build: str
     gates: dict[str, str]
-    counters: dict[str, JsonValue] | None = None
-    timed: dict[str, JsonValue] | None = None
+    counters: dict[str, int]
+    timed: dict[str, int]
 
 
 class DriverLine(_Part):
@@ -94,7 +97,11 @@ class DriverLine(_Part):
 
 
 class Exit(BaseModel):
-    """How one process ended. Seconds; `steal_s` is stolen from the core (pinned) or the machine, None if untold."""
+    """How one process ended (seconds).
+
+    `steal_s` was stolen from its core, or from the machine if not pinned; `busy` is how many other threads wanted to
+    run when it began; None where the kernel is silent.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     started: datetime
@@ -108,7 +115,7 @@ class Exit(BaseModel):
     sys_s: float
     nivcsw: int
     steal_s: float | None
-    load: float
+    busy: int | None
     cpu: int | None
 
 
@@ -143,7 +150,7 @@ def environment(gates: Mapping[str, str], preload: Path | None = None, padding: 
     return made
 
 
-def padding(seed: int, block: int) -> int:
+def padding_of(seed: int, block: int) -> int:
     """Return the bytes of environment padding of a block: the same for all its arms, different from block to block."""
     return random.Random(f"padding {seed} {block}").randrange(PADDING_LIMIT)
 
@@ -154,6 +161,47 @@ def measuring_cpu() -> int | None:
     return allowed[-1] if len(allowed) > 1 else None
 
 
+def trial(
+    build: Build,
+    arm: Arm,
+    work: Workload,
+    *,
+    timeout_s: float | None = None,
+    padding: int = 0,
+    tick: Callable[[int], None] | None = None,
+) -> Outcome:
+    """Run one trial of an arm on a workload; nothing is written.
+
+    Parameters
+    ----------
+    build : Build
+        Holds the driver programs.
+    arm : Arm
+    work : Workload
+        Single-threaded ones are pinned to a core.
+    timeout_s : float, optional
+        By default twenty times what the workload should take, and half a minute.
+    padding : int
+        Bytes of environment padding, see `padding_of`.
+    tick : callable, optional
+        See `execute`.
+
+    Returns
+    -------
+    Outcome
+    """
+    program = build.driver(work.driver, arm.allocator.flavour)
+    return measure(
+        [str(program), *work.args],
+        environment(arm.gates, arm.allocator.library, padding),
+        timeout_s=timeout_s or 30 + 20 * work.expected_s,
+        cpu=measuring_cpu() if work.threads == 1 else None,
+        tick=tick,
+        tick_s=min(0.1, max(0.02, work.expected_s / 50)),
+        speaks=arm.allocator.is_hakmem,
+    )
+
+
 def measure(
     argv: Sequence[str],
     env: Mapping[str, str],
@@ -162,8 +210,21 @@ def measure(
     cpu: int | None = None,
     tick: Callable[[int], None] | None = None,
     tick_s: float = 0.05,
+    speaks: bool = False,
 ) -> Outcome:
-    """Run a driver and judge what it said: gates in `env` must be those it ran with. Parameters as for `execute`."""
+    """Run a driver and judge what it said.
+
+    Parameters
+    ----------
+    argv, env, timeout_s, cpu, tick, tick_s
+        As for `execute`; gates in `env` must be those that the allocator says it ran with.
+    speaks : bool
+        The allocator must tell about itself, as hakmem does.
+
+    Returns
+    -------
+    Outcome
+    """
     done = execute(argv, env, timeout_s=timeout_s, cpu=cpu, tick=tick, tick_s=tick_s)
     line, complaint = None, ""
     status: Literal["ok", "failed", "timeout", "killed", "garbage"] = done.status
@@ -171,7 +232,7 @@ def measure(
         line, complaint = parse_line(done.stdout_tail)
         if line is None:
             status = "garbage"
-        elif ignored := _ignored(env, line.allocator, done.stderr_tail):
+        elif ignored := _ignored(env, line.allocator, done.stderr_tail, speaks):
             status, complaint = "failed", ignored
     return Outcome(exit=done, status=status, complaint=complaint, line=line, spoiled=spoiled_reasons(done, line))
 
@@ -210,7 +271,7 @@ def execute(
         setpriv(1) of util-linux is not installed.
     """
     out, err = _Tail(STDOUT_KEPT), _Tail(STDERR_KEPT)
-    load, stolen = os.getloadavg()[0], steal_s(cpu)
+    busy, stolen = busy_threads(), steal_s(cpu)
     started, begin = datetime.now(UTC), time.monotonic()
     with _pinned(cpu) as settle:
         process = subprocess.Popen(
@@ -245,7 +306,7 @@ def execute(
         sys_s=usage.ru_stime,
         nivcsw=usage.ru_nivcsw,
         steal_s=None if stolen is None or stolen_after is None else max(0.0, stolen_after - stolen),
-        load=load,
+        busy=busy,
         cpu=cpu,
     )
 
@@ -273,8 +334,8 @@ def spoiled_reasons(done: Exit, line: DriverLine | None) -> tuple[str, ...]:
         rate = switches / max(seconds, 1e-3)
         reasons.append(f"{rate:.0f} involuntary context switches a second (limit {SWITCHES_PER_S_LIMIT:.0f})")
     cores = len(os.sched_getaffinity(0))
-    if done.load > 1.5 * cores + 0.5:
-        reasons.append(f"load average {done.load:.1f} on {cores} core(s) before the trial")
+    if done.busy is not None and done.busy >= cores:
+        reasons.append(f"{done.busy} other threads wanted to run on {cores} core(s) when the trial began")
     return tuple(reasons)
 
 
@@ -291,10 +352,20 @@ def steal_s(cpu: int | None) -> float | None:
     return None
 
 
-def _ignored(env: Mapping[str, str], allocator: AllocatorLine | None, stderr: str) -> str:
+def busy_threads() -> int | None:
+    """Count the threads of the machine that run or want to, without the caller; None if the kernel is silent."""
+    try:
+        return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]) - 1
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _ignored(env: Mapping[str, str], allocator: AllocatorLine | None, stderr: str, speaks: bool) -> str:
     """Name what was asked of the child and did not happen: a preload the loader dropped, a gate that did not take."""
     if "cannot be preloaded" in stderr:
         return f"the loader ignored LD_PRELOAD={env.get('LD_PRELOAD', '')}"
+    if speaks and allocator is None:
+        return "hakmem is not at work: the driver found no hakmem_stats_json"
     for name, asked in env.items():
         runs_with = allocator.gates.get(name) if allocator else None
         if name.startswith("HAKMEM_") and runs_with is not None and runs_with != asked:

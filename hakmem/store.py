@@ -17,10 +17,13 @@ import pandas as pd
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from hakmem.arms import Arm, Role
+from hakmem.build import Build
 from hakmem.errors import LedgerError
+from hakmem.run import Outcome
+from hakmem.workload import Workload
 
 SCHEMA = 1
-Role = Literal["baseline", "baseline2", "arm", "peer"]
 Linkage = Literal["preload", "linked", "none"]
 Status = Literal["ok", "failed", "timeout", "killed", "garbage"]
 
@@ -277,6 +280,49 @@ def load(path: Path, *, host: str | None = None, pool_hosts: bool = False) -> pd
     table = frame(trials)
     table.attrs["torn_lines"] = torn(path)
     return table
+
+
+def row(outcome: Outcome, arm: Arm, work: Workload, build: Build, **where: Any) -> Trial:
+    """Make the ledger's row of a trial; `where` gives study, host, block and the like."""
+    done, line = outcome.exit, outcome.line
+    end = line.phases[-1] if line and line.phases else None
+    own = line.allocator if line else None
+    # FAST counts nothing: that is no zero.
+    counts = own is not None and bool(own.timed)
+    syscalls = {name[4:]: int(n) for name, n in own.timed.items() if name[:4] == "sys_"} if own else {}
+    measured: dict[str, Any] = {}
+    if line is not None:
+        measured = line.model_dump(include={"ops", "seconds", "ops_per_s", "peak_rss_kb", "start_rss_kb", "extra"})
+        measured |= line.timed.model_dump()
+    return Trial(
+        **where,
+        arm=arm.label,
+        role=arm.role,
+        allocator=arm.allocator.name,
+        version=arm.allocator.version,
+        linkage=arm.allocator.linkage,
+        build=build.build_id,
+        gates=arm.gates,
+        effective_gates=own.gates if own else None,
+        workload=work.text,
+        argv=(build.driver(work.driver, arm.allocator.flavour).name, *work.args),
+        cpu=done.cpu,
+        status=outcome.status,
+        exit_status=done.exit_status,
+        signal=done.signal,
+        stderr_tail="\n".join(filter(None, (outcome.complaint, done.stderr_tail))),
+        spoiled=outcome.spoiled,
+        started=done.started,
+        wall_s=done.wall_s,
+        steal_s=done.steal_s,
+        end_rss_kb=end.rss_kb if end else None,
+        end_lazyfree_kb=end.lazyfree_kb if end else None,
+        phases=tuple(Phase(**phase.model_dump()) for phase in line.phases) if line else (),
+        syscalls=syscalls if counts else None,
+        syscalls_per_op=sum(syscalls.values()) / line.ops if counts and line and line.ops else None,
+        counters=own.counters if counts and own else None,
+        **{"user_s": done.user_s, "sys_s": done.sys_s, **measured},
+    )
 
 
 def frame(trials: Iterable[Trial]) -> pd.DataFrame:

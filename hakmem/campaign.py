@@ -1,0 +1,399 @@
+"""A study: arms x workloads x blocks, planned and validated before anything runs, then measured into the ledger.
+
+In a block every arm of a workload runs once, back to back. Orders are counterbalanced: a seeded order is rotated from
+pair of blocks to pair of blocks, and the second block of a pair runs backwards (ABBA). The baseline runs twice in every
+block. What the ledger holds already is not measured again.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from hakmem import allocators, arms, machine, paths, sample, store, workload
+from hakmem.allocators import Allocator
+from hakmem.arms import DECOMMIT, FAST, LEAN, TARGET, Arm
+from hakmem.build import Build
+from hakmem.build import build as compile_native
+from hakmem.errors import BadParameter, TrialFailed
+from hakmem.progress import Progress, clock, show
+from hakmem.run import padding_of, trial
+from hakmem.store import Ledger, Trial
+from hakmem.study import PEERS, CampaignSpec
+from hakmem.workload import Workload
+
+__all__ = ["CampaignSpec", "Done", "Plan", "plan", "rows", "run"]
+
+LAUNCH_S = 0.02
+
+
+class Plan(BaseModel):
+    """What will be measured, complete: nothing is decided later but when to stop.
+
+    Attributes
+    ----------
+    merged : tuple of str
+        Sentences: settings that cannot differ from an arm and are not measured apart.
+    missing : dict
+        Peers that are not measured, and what to do about it.
+    expected_minutes : float
+        For what the ledger does not hold yet; beyond `spec.budget_minutes` it is not run.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    spec: CampaignSpec
+    host: str
+    build: Build
+    arms: tuple[Arm, ...]
+    workloads: tuple[Workload, ...]
+    merged: tuple[str, ...]
+    missing: dict[str, str]
+    ledger: Path
+    to_measure: int
+    expected_minutes: float
+
+    @property
+    def trials(self) -> int:
+        """Number of planned trials, those in the ledger included."""
+        return len(self.arms) * len(self.workloads) * self.spec.blocks
+
+    def key(self, arm: Arm, work: Workload, block: int, position: int) -> str:
+        """Return what resume looks up: everything that makes a trial what it is."""
+        return store.digest(
+            {
+                "build": self.build.build_id,
+                "allocator": [arm.allocator.label, arm.allocator.version, arm.allocator.sha256],
+                "role": arm.role,
+                "gates": dict(arm.gates),
+                "workload": [work.driver, *work.args],
+                "host": self.host,
+                "block": block,
+                "position": position,
+                "seed": self.spec.seed,
+            }
+        )
+
+    def order(self, work: Workload, block: int) -> list[Arm]:
+        """Return the arms in the order in which a block runs them."""
+        shuffled = list(self.arms)
+        random.Random(f"order {self.spec.seed} {work.text}").shuffle(shuffled)
+        turn = (block // 2) % len(shuffled)
+        rotated = shuffled[turn:] + shuffled[:turn]
+        return rotated[::-1] if block % 2 else rotated
+
+    def keys(self, work: Workload, block: int) -> list[str]:
+        """Return the keys of a block's trials, in order."""
+        return [self.key(arm, work, block, at) for at, arm in enumerate(self.order(work, block))]
+
+    def frame(self) -> pd.DataFrame:
+        """Return the arms as a table."""
+        return pd.DataFrame(
+            {
+                "arm": [arm.label for arm in self.arms],
+                "role": [arm.role for arm in self.arms],
+                "version": [arm.allocator.version for arm in self.arms],
+                "linkage": [arm.allocator.linkage for arm in self.arms],
+                "gates": [arm.setting() for arm in self.arms],
+            }
+        )
+
+    def summary(self) -> str:
+        """Say in a few lines what will be measured and how long it takes."""
+        lines = [
+            f"{len(self.arms)} arms x {len(self.workloads)} workloads x {self.spec.blocks} blocks = {self.trials} trials",
+            f"on {self.host}, seed {self.spec.seed}, profile {self.spec.profile}",
+            f"to measure: {self.to_measure} trials, about {clock(60 * self.expected_minutes)}"
+            f" (budget {self.spec.budget_minutes:g} min); ledger {self.ledger}",
+        ]
+        lines += [f"merged: {sentence}" for sentence in self.merged]
+        lines += [f"not measured: {name} ({remedy})" for name, remedy in self.missing.items()]
+        return "\n".join(lines)
+
+
+class Done(BaseModel):
+    """What a session did: trials measured and reused, blocks that were spoiled, and why it ended early (or None)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ledger: Path
+    measured: int
+    reused: int
+    spoiled_blocks: int
+    stopped: str | None
+
+
+def plan(
+    spec: CampaignSpec, *, ledger: Path | None = None, build: Build | None = None, host: str | None = None
+) -> Plan:
+    """Compile what is needed, find and prove the allocators, lay out the arms and say how long it takes.
+
+    Parameters
+    ----------
+    spec : CampaignSpec
+    ledger : Path, optional
+        ``data/runs/<study>.jsonl`` by default.
+    build : Build, optional
+        The native build of the checkout by default.
+    host : str, optional
+        Identity of this host, see `hakmem.machine.host_id`.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    HakmemError
+        Gates that a flavour does not have, an allocator that is not installed or not at work, a build that fails, a
+        ledger that cannot be read.
+    """
+    build = build or compile_native()
+    works = tuple(workload.parse(text, spec.profile) for text in spec.workloads)
+    found, missing = _find(spec, build, works)
+    laid_out, merged = _lay_out(spec, found)
+    made = Plan(
+        spec=spec,
+        host=machine.host_id(host),
+        build=build,
+        arms=laid_out,
+        workloads=works,
+        merged=merged,
+        missing=missing,
+        ledger=ledger or paths.runs() / f"{spec.study}.jsonl",
+        to_measure=0,
+        expected_minutes=0,
+    )
+    past = _past(made)
+    durations = _Durations(past.values())
+    left = [work for work in works for at in range(spec.blocks) for key in made.keys(work, at) if key not in past]
+    minutes = sum(map(durations.of, left)) / 60
+    return made.model_copy(update={"to_measure": len(left), "expected_minutes": minutes})
+
+
+def run(made: Plan, *, quiet: bool = False) -> Done:
+    """Measure what the ledger does not hold yet; stopped at any moment it loses at most the trial in flight.
+
+    A block in which a trial was spoiled is run once more, as a further block. The study ends early, between blocks,
+    when `budget_minutes` are spent: time in the ledger counts, and the first block is always completed.
+
+    Parameters
+    ----------
+    made : Plan
+    quiet : bool
+        Show no progress.
+
+    Returns
+    -------
+    Done
+
+    Raises
+    ------
+    LedgerError
+        Another process writes the ledger, or it cannot be written.
+    """
+    with Ledger(made.ledger) as ledger:
+        session = _Session(made, ledger, quiet)
+        try:
+            return session.measure_all()
+        finally:
+            session.progress.close()
+
+
+def rows(made: Plan) -> pd.DataFrame:
+    """Return the ledger's rows that belong to a plan, as `store.load` gives them; other builds and hosts are left out."""
+    return store.frame(_past(made).values())
+
+
+class _Session:
+    """One process at work on a plan."""
+
+    def __init__(self, made: Plan, ledger: Ledger, quiet: bool) -> None:
+        self.plan, self.ledger = made, ledger
+        self.have = {trial.trial_key: trial for trial in ledger.trials}
+        self.durations = _Durations(_past(made).values())
+        self.reused, self.measured = len(_past(made)), 0
+        self.progress: Progress = show(quiet=quiet or not any(self.left(*block) for block in self.planned()))
+        self.provenance = ""
+
+    def planned(self) -> Iterator[tuple[Workload, int]]:
+        """Yield the blocks of the plan, workload by workload, so that a budget cuts them all alike."""
+        for block in range(self.plan.spec.blocks):
+            for work in self.plan.workloads:
+                yield work, block
+
+    def repeats(self) -> list[tuple[Workload, int]]:
+        """Return the further blocks that spoiled ones ask for, as known by now."""
+        first = self.plan.spec.blocks
+        spoiled = {work: sum(self.is_spoiled(work, block) for block in range(first)) for work in self.plan.workloads}
+        return [(work, first + at) for at in range(first) for work in self.plan.workloads if at < spoiled[work]]
+
+    def is_spoiled(self, work: Workload, block: int) -> bool:
+        """Say whether a measured block holds a spoiled trial."""
+        return any(self.have[key].spoiled for key in self.plan.keys(work, block) if key in self.have)
+
+    def left(self, work: Workload, block: int) -> int:
+        """Return how many trials of a block are not in the ledger."""
+        return sum(key not in self.have for key in self.plan.keys(work, block))
+
+    def measure_all(self) -> Done:
+        """Go through planned and repeated blocks until all is measured or the budget is spent."""
+        stopped = None
+        for work, block in itertools.chain(self.planned(), _later(self.repeats)):
+            left = self.left(work, block)
+            if not left:
+                continue
+            needs = left * self.durations.of(work)
+            if block > 0 and self.durations.spent_s + needs > 60 * self.plan.spec.budget_minutes:
+                stopped = f"the budget of {self.plan.spec.budget_minutes:g} min is spent"
+                break
+            self.measure_block(work, block)
+        spoiled = sum(self.is_spoiled(*block) for block in (*self.planned(), *self.repeats()))
+        return Done(
+            ledger=self.plan.ledger,
+            measured=self.measured,
+            reused=self.reused,
+            spoiled_blocks=spoiled,
+            stopped=stopped,
+        )
+
+    def measure_block(self, work: Workload, block: int) -> None:
+        """Run what a block lacks, in its order, each trial durable before the next begins."""
+        for position, (arm, key) in enumerate(
+            zip(self.plan.order(work, block), self.plan.keys(work, block), strict=True)
+        ):
+            if key in self.have:
+                continue
+            if not self.provenance:
+                self.provenance = _introduce(self.plan, self.ledger)
+            sampler = sample.Sampler() if sample.use(work.threads) else None
+            shift = padding_of(self.plan.spec.seed, block)
+            outcome = trial(self.plan.build, arm, work, padding=shift, tick=sampler.tick if sampler else None)
+            series = Path(f"{self.plan.ledger.stem}.series", f"{key}.parquet")
+            saved = sampler is not None and sampler.write(self.plan.ledger.parent / series)
+            made = store.row(
+                outcome,
+                arm,
+                work,
+                self.plan.build,
+                study=self.plan.spec.study,
+                trial_key=key,
+                provenance=self.provenance,
+                host=self.plan.host,
+                block=block,
+                position=position,
+                order=len(self.ledger.trials),
+                series=str(series) if saved else None,
+            )
+            self.ledger.append(made)
+            self.have[key] = made
+            self.durations.add(made)
+            self.measured += 1
+            self.tell(work, arm)
+
+    def tell(self, work: Workload, arm: Arm) -> None:
+        """Show where we are; the ETA is what the measured durations say, and no more than the budget."""
+        left = {place: count for place in (*self.planned(), *self.repeats()) if (count := self.left(*place))}
+        eta_s = sum(count * self.durations.of(place[0]) for place, count in left.items())
+        budget_s = max(0.0, 60 * self.plan.spec.budget_minutes - self.durations.spent_s)
+        total = self.measured + sum(left.values())
+        self.progress.step(self.measured, total, min(eta_s, budget_s), f"{work.text}: {arm.label}")
+
+
+class _Durations:
+    """How long the trials of each workload take: measured, or expected before anything is measured."""
+
+    def __init__(self, trials: Iterable[Trial]) -> None:
+        self._walls: dict[str, list[float]] = {}
+        self.spent_s = 0.0
+        for known in trials:
+            self.add(known)
+
+    def add(self, known: Trial) -> None:
+        self._walls.setdefault(known.workload, []).append(known.wall_s)
+        self.spent_s += known.wall_s + LAUNCH_S
+
+    def of(self, work: Workload) -> float:
+        return LAUNCH_S + (fmean(self._walls[work.text]) if work.text in self._walls else work.expected_s)
+
+
+def _introduce(made: Plan, ledger: Ledger) -> str:
+    """Write the provenance and plan records of this session; return the provenance's id."""
+    now = datetime.now(UTC)
+    facts = machine.probe(made.host, compiler=None).model_dump(mode="json")
+    facts |= {"build": made.build.build_id, "build_compiler": made.build.compiler, "seed": made.spec.seed}
+    facts |= {"allocators": {arm.allocator.label: arm.allocator.model_dump(mode="json") for arm in made.arms}}
+    identity = store.digest({"facts": facts, "started": now.isoformat()})
+    ledger.append(store.Provenance(id=identity, host=made.host, started=now, facts=facts))
+    ledger.append(
+        store.Plan(
+            study=made.spec.study,
+            started=now,
+            seed=made.spec.seed,
+            blocks=made.spec.blocks,
+            arms=tuple(arm.label for arm in made.arms),
+            workloads=made.spec.workloads,
+            spec=made.spec.model_dump(mode="json"),
+        )
+    )
+    return identity
+
+
+def _past(made: Plan) -> dict[str, Trial]:
+    """Return the trials of a plan, repeated blocks included, that its ledger holds; by key, in the order they ran."""
+    if not made.ledger.exists():
+        return {}
+    blocks = range(2 * made.spec.blocks)
+    wanted = {key for work in made.workloads for block in blocks for key in made.keys(work, block)}
+    known = (record for record in store.records(made.ledger) if isinstance(record, Trial))
+    return {trial.trial_key: trial for trial in known if trial.trial_key in wanted}
+
+
+def _find(spec: CampaignSpec, build: Build, works: Iterable[Workload]) -> tuple[list[Allocator], dict[str, str]]:
+    """Find the allocators of a study and prove them; a peer that nobody named may be missing or broken."""
+    found: list[Allocator] = []
+    missing: dict[str, str] = {}
+    for name in spec.allocators:
+        if name != PEERS:
+            found.append(_proven(allocators.find(name, build), build, works))
+            continue
+        missing |= {peer: how for peer, how in allocators.missing_peers().items() if peer not in spec.allocators}
+        for peer in allocators.installed_peers():
+            if peer not in spec.allocators:
+                try:
+                    found.append(_proven(allocators.find(peer, build), build, works))
+                except TrialFailed as error:
+                    missing[peer] = str(error)
+    if not found:
+        raise BadParameter(f"no peer is installed: {'; '.join(missing.values())}")
+    return found, missing
+
+
+def _proven(allocator: Allocator, build: Build, works: Iterable[Workload]) -> Allocator:
+    for work in works:
+        allocators.prove(allocator, build.driver(work.driver, allocator.flavour))
+    return allocator
+
+
+def _lay_out(spec: CampaignSpec, found: list[Allocator]) -> tuple[tuple[Arm, ...], tuple[str, ...]]:
+    """Turn allocators and gate values into arms: the first one twice as baseline, hakmem swept, the others as peers."""
+    laid_out = [arms.make(found[0], {}, "baseline"), arms.make(found[0], {}, "baseline2")]
+    lists = {LEAN: spec.lean, DECOMMIT: spec.decommit, TARGET: spec.target_mb, **spec.gates}
+    swept = {name: [str(value) for value in values] for name, values in lists.items()}
+    merged: list[str] = []
+    for allocator in found:
+        if allocator.is_hakmem:
+            settings, sentences = arms.product(swept, fast=allocator.name == FAST)
+            laid_out += [arms.make(allocator, one) for one in settings if one or allocator is not found[0]]
+            merged += [sentence for sentence in sentences if sentence not in merged]
+        elif allocator is not found[0]:
+            laid_out.append(arms.make(allocator, {}, "peer"))
+    return tuple(laid_out), tuple(merged)
+
+
+def _later(blocks: Callable[[], list[tuple[Workload, int]]]) -> Iterator[tuple[Workload, int]]:
+    """Ask for the blocks only when their turn has come."""
+    yield from blocks()

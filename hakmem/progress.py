@@ -1,0 +1,109 @@
+"""Progress of a long measurement: a bar with an ETA where somebody watches, plain lines where nobody does.
+
+A notebook that is executed without a screen hands its progress on instead: to the file that ``HAKMEM_PROGRESS`` names
+it appends one JSON line a step, ``{"done": 3, "total": 96, "eta_s": 71.5, "what": "ramp: hakmem LEAN OFF"}``.
+"""
+
+import json
+import os
+import sys
+import time
+from typing import Protocol
+
+from tqdm.auto import tqdm
+
+FILE = "HAKMEM_PROGRESS"
+LINE_EVERY_S = 10.0
+
+
+class Progress(Protocol):
+    """Told after every step; `eta_s` is what is left, in seconds."""
+
+    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+        """Take note of one more step."""
+
+    def close(self) -> None:
+        """Leave the screen tidy."""
+
+
+class Silent:
+    """Nobody asked."""
+
+    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+        """Say nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Bar:
+    """tqdm, in a terminal or in a notebook."""
+
+    def __init__(self) -> None:
+        layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+        self._bar = tqdm(total=1, unit="trial", bar_format=layout, dynamic_ncols=True, leave=True)
+
+    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+        """Move the bar; the total may grow."""
+        self._bar.total = total
+        self._bar.n = done
+        self._bar.set_postfix_str(f"about {clock(eta_s)} left, {what}")
+
+    def close(self) -> None:
+        """Leave the bar where it is."""
+        self._bar.close()
+
+
+class Lines:
+    """One line every ten seconds, on standard error."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._next = self._begin
+
+    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+        """Write a line when it is due, and for the last step."""
+        now = time.monotonic()
+        if now >= self._next or done == total:
+            elapsed = clock(now - self._begin)
+            print(
+                f"{done}/{total} trials, {elapsed} so far, about {clock(eta_s)} left, {what}",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._next = now + LINE_EVERY_S
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class HandedOn:
+    """JSON lines for whoever executes this process."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+        """Append one line."""
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"done": done, "total": total, "eta_s": round(eta_s, 1), "what": what}) + "\n")
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def show(*, quiet: bool = False) -> Progress:
+    """Choose how progress is shown here."""
+    if quiet:
+        return Silent()
+    if path := os.environ.get(FILE):
+        return HandedOn(path)
+    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
+    return Bar() if in_notebook or sys.stderr.isatty() else Lines()
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as ``m:ss`` or ``h:mm:ss``."""
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,126 @@
+"""The parameters of a study, checked before anything is compiled or run."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from hakmem import allocators, gates, workload
+from hakmem.arms import DECOMMIT, LEAN, SHORT, TARGET
+from hakmem.errors import BadParameter, did_you_mean
+from hakmem.workload import Profile
+
+PEERS = "peers"
+BLOCKS: dict[Profile, int] = {"smoke": 2, "quick": 5, "full": 10}
+BUDGET_MINUTES: dict[Profile, float] = {"smoke": 0.4, "quick": 3.5, "full": 22}
+
+
+class CampaignSpec(BaseModel):
+    """The parameters of a study, as a notebook or a command gives them; wrong ones are refused before anything runs.
+
+    One value may stand for a list of one, text is split at blanks, and YAML's false for OFF is understood. `allocators`
+    are names of `hakmem.allocators`, and ``peers`` for every peer installed here; the first one, with its defaults, is
+    the baseline. `gates` maps any other gate to the values to sweep. `blocks` and `budget_minutes` go by `profile`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    study: str = Field(default="lean_sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    workloads: tuple[str, ...] = ("mixed:ws=400", "mixed:ws=100000", "ramp", "phases")
+    lean: tuple[int, ...] = (0, 1)
+    decommit: tuple[str, ...] = ("FREE", "DONTNEED", "OFF")
+    target_mb: tuple[int, ...] = (10, 30)
+    gates: dict[str, tuple[str, ...]] = {}
+    allocators: tuple[str, ...] = ("hakmem", "system", PEERS)
+    blocks: int = Field(ge=1, le=10_000)
+    budget_minutes: float = Field(gt=0, le=7 * 24 * 60)
+    profile: Profile = "quick"
+    seed: int = Field(default=1, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_profile(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        said = {name: value for name, value in given.items() if value is not None}
+        profile = said.get("profile", "quick")
+        defaults = {"blocks": BLOCKS.get(profile, 1), "budget_minutes": BUDGET_MINUTES.get(profile, 1)}
+        return defaults | said
+
+    @field_validator("workloads", "allocators", mode="before")
+    @classmethod
+    def _names(cls, given: object) -> list[str]:
+        return [str(name) for name in _listed(given)]
+
+    @field_validator("lean", "decommit", "target_mb", mode="before")
+    @classmethod
+    def _gate_values(cls, given: object, info: ValidationInfo) -> list[str]:
+        gate = gates.table().gate({"lean": LEAN, "decommit": DECOMMIT, "target_mb": TARGET}[str(info.field_name)])
+        return _unique(gate.value(value) for value in _listed(given))
+
+    @field_validator("gates", mode="before")
+    @classmethod
+    def _other_gates(cls, given: object) -> dict[str, list[str]]:
+        if not isinstance(given, Mapping):
+            raise ValueError("it takes a mapping of gates to values, such as {WARM_POOL: [0, 2]}")
+        swept = {}
+        for name, values in given.items():
+            gate = gates.table().gate(SHORT.get(str(name), str(name)))
+            if gate.env in SHORT.values():
+                raise ValueError(f"{gate.env} has a parameter of its own: lean, decommit or target_mb")
+            swept[gate.env] = _unique(gate.value(value) for value in _listed(values))
+        return swept
+
+    @field_validator("workloads")
+    @classmethod
+    def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_unique(workload.parse(text).text for text in given))
+
+    @field_validator("allocators")
+    @classmethod
+    def _known_allocators(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for name in given:
+            if name != PEERS:
+                allocators.check(name)
+        linked = [name for name in given if name.endswith(allocators.LINKED_SUFFIX)]
+        preloaded = [name for name in given if name not in (*linked, "system")]
+        if linked and preloaded:
+            raise ValueError(f"linked and preloaded arms do not compare: {' '.join(linked)}, {' '.join(preloaded)}")
+        return tuple(_unique(given))
+
+    @classmethod
+    def checked(cls, parameters: Mapping[str, object]) -> "CampaignSpec":
+        """Make a spec of parameters as they come; None means the default.
+
+        Raises
+        ------
+        BadParameter
+            One sentence for each wrong parameter.
+        BadGate
+            A gate does not take a value.
+        """
+        try:
+            return cls.model_validate(dict(parameters))
+        except ValidationError as error:
+            raise BadParameter("; ".join(_sentence(detail) for detail in error.errors())) from error
+
+
+def _listed(given: object) -> list[object]:
+    """Take one value for a list of one, and words for a list of words."""
+    listed: list[object] = list(given.split()) if isinstance(given, str) else [given]
+    if isinstance(given, list | tuple):
+        listed = list(given)
+    if not listed:
+        raise ValueError("the list is empty")
+    return listed
+
+
+def _unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+def _sentence(detail: Any) -> str:
+    name = str(detail["loc"][0]) if detail["loc"] else "parameters"
+    if detail["type"] == "extra_forbidden":
+        known = list(CampaignSpec.model_fields)
+        return f"unknown parameter {name!r}{did_you_mean(name, known)}; the parameters are {', '.join(known)}"
+    return f"parameter {name}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"
