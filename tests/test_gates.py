@@ -1,5 +1,7 @@
+import json
 import re
 import subprocess
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from hakmem import gates, paths
+from hakmem.build import build
 from hakmem.errors import BadGate
 
 BALANCED = {
@@ -143,6 +146,50 @@ def test_gates_that_fast_compiles_out_are_refused_for_it() -> None:
     for name in ("ALLOC_PASSDOWN_SSOT", "SS_OS_STATS"):
         with pytest.raises(BadGate, match=f"HAKMEM_{name} has no effect here: .* compiled out of the FAST build"):
             gates.canonical({name: 1}, fast=True)
+
+
+def allocator_says(driver: str, environment: dict[str, str]) -> tuple[dict[str, str], str]:
+    """Run a driver and return the gates its allocator runs with, and its complaints."""
+    command = [build().bins[driver], "1000", "10", "--json"]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])["allocator"]["gates"], done.stderr
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"SS_MEM_LEAN": True, "SS_MEM_LEAN_DECOMMIT": False},
+        {"PROFILE": "MIXED_TINYV3_C7_SAFE", "SS_PREWARM": "OFF"},
+        {"PROFILE": "MIXED_TINYV3_C7_BALANCED", "SS_MEM_LEAN_TARGET_MB": "0020"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_allocator_runs_with_the_effective_gates(settings: dict[str, object], fast: bool) -> None:
+    driver = "bench_random_mixed_hakmem_minimal" if fast else "bench_random_mixed_hakmem"
+    found, complaints = allocator_says(driver, gates.canonical(settings, fast=fast))
+    scopes = ("CORE",) if fast else ("CORE", "DUMP", "RESEARCH")
+    read = [gate.env for gate in gates.table().gates if gate.scope in scopes]
+    assert complaints == ""
+    assert found == {env: value for env, value in gates.effective(settings).items() if env in read}
+
+
+def test_the_allocator_takes_every_allowed_value_as_written_here() -> None:
+    tuned = [gate for gate in gates.table().gates if gate.scope in ("CORE", "RESEARCH")]
+    for turn in range(max(len(gate.allowed) for gate in tuned)):
+        asked = {gate.env: next(islice(cycle(gate.allowed), turn, None)) for gate in tuned}
+        found, complaints = allocator_says("bench_random_mixed_hakmem", asked)
+        assert complaints == ""
+        assert {env: found[env] for env in asked} == asked
+
+
+def test_the_allocator_names_a_bad_value_and_keeps_the_default() -> None:
+    found, complaints = allocator_says("bench_random_mixed_hakmem", {"HAKMEM_SS_MEM_LEAN_DECOMMIT": "MAYBE"})
+    assert found["HAKMEM_SS_MEM_LEAN_DECOMMIT"] == "FREE"
+    (line,) = complaints.splitlines()
+    for part in ("HAKMEM_SS_MEM_LEAN_DECOMMIT=MAYBE", "FREE DONTNEED OFF", "default FREE"):
+        assert part in line
 
 
 @given(st.data())
