@@ -18,13 +18,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from hakmem import __version__, paths
+from hakmem import __version__, kernel, paths
 from hakmem.errors import BadParameter
+from hakmem.kernel import UNKNOWN, Limit, Number
 
 __all__ = ["UNKNOWN", "Finding", "Machine", "checks", "host_id", "load_average", "missing_parts", "probe"]
-
-UNKNOWN: Literal["unknown"] = "unknown"
-Number = int | float | Literal["unknown"]
 
 
 class Machine(BaseModel):
@@ -74,8 +72,8 @@ class Machine(BaseModel):
     smt: str
     clocksource: str
     swap_mib: Number
-    memory_limit_mib: Number | Literal["none"]
-    cpu_quota: Number | Literal["none"]
+    memory_limit_mib: Limit
+    cpu_quota: Limit
     virtualisation: str
     perf_paranoid: Number
     smaps_rollup: bool
@@ -129,33 +127,33 @@ def probe(host: str | None = None, *, compiler: str | None = None, filesystem: P
     """
     proc, sys_ = filesystem / "proc", filesystem / "sys"
     cpu_dir, thp = sys_ / "devices/system/cpu", sys_ / "kernel/mm/transparent_hugepage"
-    cpuinfo, meminfo = _read(proc / "cpuinfo"), _read(proc / "meminfo")
-    memory_limit, cpu_quota = _cgroup_limits(filesystem)
+    cpuinfo, meminfo = kernel.read(proc / "cpuinfo"), kernel.read(proc / "meminfo")
+    memory_limit, cpu_quota = kernel.cgroup_limits(filesystem)
     revision = _output("git", "-C", str(paths.root()), "rev-parse", "HEAD")
     changes = _output("git", "-C", str(paths.root()), "status", "--porcelain")
     return Machine(
         host=host_id(host),
         architecture=platform.machine(),
-        cpu=_field(cpuinfo, "model name", "Model", "CPU part"),
+        cpu=kernel.field(cpuinfo, "model name", "Model", "CPU part"),
         cpus=os.cpu_count() or UNKNOWN,
         cpus_allowed=len(os.sched_getaffinity(0)),
-        memory_mib=_kib_to_mib(_field(meminfo, "MemTotal")),
+        memory_mib=kernel.mib(kernel.field(meminfo, "MemTotal")),
         kernel=platform.release(),
         libc=" ".join(platform.libc_ver()).strip() or UNKNOWN,
         page_size=os.sysconf("SC_PAGE_SIZE"),
-        thp=_chosen(_read(thp / "enabled")),
-        thp_defrag=_chosen(_read(thp / "defrag")),
-        aslr=_number(_read(proc / "sys/kernel/randomize_va_space")),
-        governor=_distinct(cpu_dir.glob("cpu[0-9]*/cpufreq/scaling_governor")),
-        turbo=_turbo(cpu_dir),
-        smt={"1": "on", "0": "off"}.get(_read(cpu_dir / "smt/active"), UNKNOWN),
-        clocksource=_read(sys_ / "devices/system/clocksource/clocksource0/current_clocksource"),
-        swap_mib=_kib_to_mib(_field(meminfo, "SwapTotal")),
+        thp=kernel.chosen(kernel.read(thp / "enabled")),
+        thp_defrag=kernel.chosen(kernel.read(thp / "defrag")),
+        aslr=kernel.number(kernel.read(proc / "sys/kernel/randomize_va_space")),
+        governor=kernel.distinct(cpu_dir.glob("cpu[0-9]*/cpufreq/scaling_governor")),
+        turbo=kernel.turbo(cpu_dir),
+        smt={"1": "on", "0": "off"}.get(kernel.read(cpu_dir / "smt/active"), UNKNOWN),
+        clocksource=kernel.read(sys_ / "devices/system/clocksource/clocksource0/current_clocksource"),
+        swap_mib=kernel.mib(kernel.field(meminfo, "SwapTotal")),
         memory_limit_mib=memory_limit,
         cpu_quota=cpu_quota,
-        virtualisation=_virtualisation(filesystem, cpuinfo),
-        perf_paranoid=_number(_read(proc / "sys/kernel/perf_event_paranoid")),
-        smaps_rollup=_read(proc / "self/smaps_rollup") != UNKNOWN,
+        virtualisation=kernel.virtualisation(filesystem, cpuinfo),
+        perf_paranoid=kernel.number(kernel.read(proc / "sys/kernel/perf_event_paranoid")),
+        smaps_rollup=kernel.read(proc / "self/smaps_rollup") != UNKNOWN,
         load=load_average(filesystem),
         compiler=_output(*(compiler or os.environ.get("CC") or "cc").split(), "--version").split("\n")[0],
         git_revision=revision,
@@ -184,10 +182,10 @@ def host_id(host: str | None = None) -> str:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", host):
             raise BadParameter(f"host {host!r} is not allowed: it takes 1 to 64 letters, digits, dots, dashes or _")
         return host
-    memory = _kib_to_mib(_field(_read(Path("/proc/meminfo")), "MemTotal"))
+    memory = kernel.mib(kernel.field(kernel.read(Path("/proc/meminfo")), "MemTotal"))
     made_of = (
-        _read(Path("/etc/machine-id")),
-        _field(_read(Path("/proc/cpuinfo")), "model name", "Model", "CPU part"),
+        kernel.read(Path("/etc/machine-id")),
+        kernel.field(kernel.read(Path("/proc/cpuinfo")), "model name", "Model", "CPU part"),
         os.cpu_count(),
         # Kernels reserve a little more or less from boot to boot: whole GiB.
         memory if memory == UNKNOWN else round(memory / 1024),
@@ -198,7 +196,7 @@ def host_id(host: str | None = None) -> str:
 
 def load_average(filesystem: Path = Path("/")) -> Number:
     """Return the load average over one minute (runnable threads), or ``"unknown"``."""
-    return _number(_read(filesystem / "proc/loadavg").split(" ")[0])
+    return kernel.number(kernel.read(filesystem / "proc/loadavg").split(" ")[0])
 
 
 def checks(machine: Machine) -> list[Finding]:
@@ -222,7 +220,7 @@ def _finding(subject: str, found: object, effect: str, remedy: str) -> Finding:
     return Finding(subject=subject, found=str(found), effect=effect, remedy=remedy)
 
 
-def _above(value: Number | Literal["none"], limit: float) -> bool:
+def _above(value: Limit, limit: float) -> bool:
     return not isinstance(value, str) and value > limit
 
 
@@ -355,14 +353,6 @@ def missing_parts(filesystem: Path = Path("/")) -> list[Finding]:
     return missing
 
 
-def _read(path: Path) -> str:
-    """Return the stripped text of a small file, or ``"unknown"``."""
-    try:
-        return path.read_text(encoding="utf-8", errors="replace").strip() or UNKNOWN
-    except OSError:
-        return UNKNOWN
-
-
 def _output(*command: str) -> str:
     """Return what a command prints, ``"unknown"`` if it cannot be run or fails."""
     try:
@@ -370,91 +360,6 @@ def _output(*command: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return UNKNOWN
     return done.stdout.strip()
-
-
-def _number(text: str) -> Number:
-    try:
-        return float(text) if "." in text else int(text)
-    except ValueError:
-        return UNKNOWN
-
-
-def _field(text: str, *names: str) -> str:
-    """Return the value of the first ``name: value`` line found for any of the names."""
-    for name in names:
-        if found := re.search(rf"^{name}\s*:\s*(.+)$", text, flags=re.MULTILINE):
-            return found[1].strip()
-    return UNKNOWN
-
-
-def _kib_to_mib(text: str) -> Number:
-    number = _number(text.removesuffix(" kB"))
-    return number if isinstance(number, str) else int(number) // 1024
-
-
-def _chosen(text: str) -> str:
-    """Return the word in brackets: ``always [madvise] never``."""
-    found = re.search(r"\[(\S+)\]", text)
-    return found[1] if found else UNKNOWN
-
-
-def _distinct(files: Iterable[Path]) -> str:
-    return ", ".join(sorted({_read(file) for file in files})) or UNKNOWN
-
-
-def _turbo(cpu_dir: Path) -> str:
-    no_turbo, boost = _read(cpu_dir / "intel_pstate/no_turbo"), _read(cpu_dir / "cpufreq/boost")
-    return {"0": "on", "1": "off"}.get(no_turbo) or {"1": "on", "0": "off"}.get(boost, UNKNOWN)
-
-
-def _cgroup_limits(filesystem: Path) -> tuple[Number | Literal["none"], Number | Literal["none"]]:
-    """Return the memory limit (MiB) and the CPU quota (CPUs) of this process's control group, version 2 or 1."""
-    groups = {}
-    for line in _read(filesystem / "proc/self/cgroup").splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        groups.update({controller: path.lstrip("/") for controller in controllers.split(",")})
-    base = filesystem / "sys/fs/cgroup"
-    memory: Number | Literal["none"] = UNKNOWN
-    cpu: Number | Literal["none"] = UNKNOWN
-    # A container sees its own group mounted at the top, so the top is asked where the path does not exist.
-    for folder in (base / groups.get("", ""), base):
-        if memory == UNKNOWN:
-            memory = _limit(_read(folder / "memory.max"), 1 << 20)
-        if cpu == UNKNOWN:
-            quota, _, period = _read(folder / "cpu.max").partition(" ")
-            cpu = _limit(quota, _number(period))
-    for folder in (base / "memory" / groups.get("memory", ""), base / "memory"):
-        if memory == UNKNOWN:
-            memory = _limit(_read(folder / "memory.limit_in_bytes"), 1 << 20)
-    for folder in (base / "cpu" / groups.get("cpu", ""), base / "cpu"):
-        if cpu == UNKNOWN:
-            cpu = _limit(_read(folder / "cpu.cfs_quota_us"), _number(_read(folder / "cpu.cfs_period_us")))
-    return memory, cpu
-
-
-def _limit(text: str, unit: Number) -> Number | Literal["none"]:
-    """Return a control group's limit in a unit; version 1 writes "no limit" as -1 or as almost 2^63."""
-    number = _number(text)
-    if text == "max" or (not isinstance(number, str) and not 0 <= number < 1 << 62):
-        return "none"
-    return UNKNOWN if isinstance(number, str) or isinstance(unit, str) else round(number / unit, 2)
-
-
-def _virtualisation(filesystem: Path, cpuinfo: str) -> str:
-    """Name the virtual machine and the container this runs in, ``"none"`` for neither."""
-    if cpuinfo == UNKNOWN:
-        return UNKNOWN
-    kinds = []
-    hypervisor = _read(filesystem / "sys/hypervisor/type")
-    vendor = _read(filesystem / "sys/class/dmi/id/sys_vendor")
-    flagged = re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, flags=re.MULTILINE) is not None
-    if hypervisor != UNKNOWN:
-        kinds.append(hypervisor)
-    elif flagged or (filesystem / "proc/device-tree/hypervisor").exists():
-        kinds.append("virtual machine" + (f" ({vendor})" if vendor != UNKNOWN else ""))
-    if any((filesystem / mark).exists() for mark in (".dockerenv", "run/.containerenv")):
-        kinds.append("container")
-    return ", ".join(kinds) or "none"
 
 
 def _hash(path: Path) -> str:
