@@ -57,7 +57,9 @@ LAPTOP = {
     "sys/devices/system/cpu/intel_pstate/no_turbo": "0\n",
     "sys/devices/system/cpu/smt/active": "1\n",
     "sys/devices/system/clocksource/clocksource0/current_clocksource": "hpet\n",
-    "sys/fs/cgroup/user.slice/session.scope/memory.max": "268435456\n",
+    "sys/fs/cgroup/cgroup.controllers": "cpu memory\n",
+    "sys/fs/cgroup/user.slice/memory.max": "268435456\n",
+    "sys/fs/cgroup/user.slice/session.scope/memory.max": "max\n",
     "sys/fs/cgroup/user.slice/session.scope/cpu.max": "150000 100000\n",
 }
 
@@ -105,13 +107,15 @@ def test_what_cannot_be_read_is_unknown_and_never_left_out(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("files", "limits"),
     [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cgroup.controllers": "cpu memory\n"}, 0),
         (
             {
-                "proc/self/cgroup": "0::/\n",
-                "sys/fs/cgroup/memory.max": "max\n",
+                "proc/self/cgroup": "0::/outer/inner\n",
+                "sys/fs/cgroup/cgroup.controllers": "cpu memory\n",
+                "sys/fs/cgroup/memory.max": "67108864\n",
                 "sys/fs/cgroup/cpu.max": "max 100000\n",
             },
-            0,
+            (64, "none"),
         ),
         # Version 1, and a container that sees its own group at the top.
         (
@@ -133,7 +137,7 @@ def test_what_cannot_be_read_is_unknown_and_never_left_out(tmp_path: Path) -> No
             0,
         ),
     ],
-    ids=["v2 without limits", "v1 with limits", "v1 without limits"],
+    ids=["v2 at the root", "v2 seen from a container", "v1 with limits", "v1 without limits"],
 )
 def test_limits_of_the_control_group(tmp_path: Path, files: dict[str, str], limits: object) -> None:
     found = machine.probe(filesystem=lay_out(tmp_path, files))
