@@ -1,4 +1,4 @@
-"""What holds for every test: no gate, preload or malloc tunable of the caller, no display, repeatable examples."""
+"""What holds for every test: nothing of the caller's gates, preloads and make variables, no display, repeatable examples."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
 for name in list(os.environ):
-    if name.startswith(("HAKMEM_", "MALLOC_")) or name in ("LD_PRELOAD", "GLIBC_TUNABLES"):
+    if name.startswith(("HAKMEM_", "MALLOC_", "MAKE")) or name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MFLAGS", "PROFILE"):
         del os.environ[name]
 os.environ["MPLBACKEND"] = "Agg"
 
