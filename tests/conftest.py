@@ -1,4 +1,4 @@
-"""What holds for every test: nothing of the caller's gates, preloads and make variables, no display, repeatable examples."""
+"""What holds for every test: no gates, preloads or make variables of the caller, no display, repeatable examples."""
 
 import os
 import shutil
