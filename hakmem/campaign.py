@@ -105,8 +105,8 @@ class Plan(BaseModel):
     def summary(self) -> str:
         """Say in a few lines what will be measured and how long it takes."""
         lines = [
-            f"{len(self.arms)} arms x {len(self.workloads)} workloads x {self.spec.blocks} blocks = {self.trials} trials",
-            f"on {self.host}, seed {self.spec.seed}, profile {self.spec.profile}",
+            f"{len(self.arms)} arms x {len(self.workloads)} workloads x {self.spec.blocks} blocks: {self.trials} trials"
+            f" on {self.host}, seed {self.spec.seed}, profile {self.spec.profile}",
             f"to measure: {self.to_measure} trials, about {clock(60 * self.expected_minutes)}"
             f" (budget {self.spec.budget_minutes:g} min); ledger {self.ledger}",
         ]
@@ -204,7 +204,7 @@ def run(made: Plan, *, quiet: bool = False) -> Done:
 
 
 def rows(made: Plan) -> pd.DataFrame:
-    """Return the ledger's rows that belong to a plan, as `store.load` gives them; other builds and hosts are left out."""
+    """Return the ledger's rows that belong to a plan, as `store.load` does; other builds and hosts are left out."""
     return store.frame(_past(made).values())
 
 

@@ -29,7 +29,7 @@ from hakmem.workload import Workload
 STDOUT_KEPT = 1 << 18
 STDERR_KEPT = 4096
 PADDING_LIMIT = 4096
-STOLEN_SHARE_LIMIT = 0.02
+STOLEN_SHARE_LIMIT = 0.05
 SWITCHES_PER_S_LIMIT = 50.0
 MIN_SWITCHES = 20
 
@@ -234,6 +234,8 @@ def measure(
             status = "garbage"
         elif ignored := _ignored(env, line.allocator, done.stderr_tail, speaks):
             status, complaint = "failed", ignored
+    elif done.status == "timeout":
+        complaint = f"no end after {timeout_s:g} s: killed with all its children"
     return Outcome(exit=done, status=status, complaint=complaint, line=line, spoiled=spoiled_reasons(done, line))
 
 
@@ -334,7 +336,7 @@ def spoiled_reasons(done: Exit, line: DriverLine | None) -> tuple[str, ...]:
         rate = switches / max(seconds, 1e-3)
         reasons.append(f"{rate:.0f} involuntary context switches a second (limit {SWITCHES_PER_S_LIMIT:.0f})")
     cores = len(os.sched_getaffinity(0))
-    if done.busy is not None and done.busy >= cores:
+    if done.busy is not None and done.busy >= 2 * cores:
         reasons.append(f"{done.busy} other threads wanted to run on {cores} core(s) when the trial began")
     return tuple(reasons)
 

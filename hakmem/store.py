@@ -337,6 +337,16 @@ def frame(trials: Iterable[Trial]) -> pd.DataFrame:
     return table
 
 
+def newest(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep the rows that belong together: for each workload those of the build and arguments measured last."""
+    kept = []
+    for _, cell in table.groupby("workload", sort=False):
+        last = cell.sort_values("order").iloc[-1]
+        same_arguments = cell["argv"].map(lambda argv: argv[1:]) == last["argv"][1:]
+        kept.append(cell[same_arguments & (cell["build"] == last["build"])])
+    return pd.concat(kept) if kept else table
+
+
 def provenance(path: Path) -> dict[str, Provenance]:
     """Return the provenance records of a ledger by their id."""
     return {record.id: record for record in records(path) if isinstance(record, Provenance)}
