@@ -48,7 +48,7 @@ report: $(STAMP) native ## sweep the LEAN gates and write reports/lean_sweep.htm
 	@$(BIN)/python -m hakmem report 20_lean_sweep --profile $(PROFILE)
 
 bench: $(STAMP) native ## throughput and RSS of every installed allocator, in the terminal
-	@$(BIN)/python -m hakmem bench
+	@$(BIN)/python -m hakmem bench --profile $(PROFILE)
 
 lab: $(STAMP) native ## open JupyterLab on loopback, with a token
 	@$(BIN)/jupyter-lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root)

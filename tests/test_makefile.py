@@ -101,8 +101,9 @@ def test_the_jobs_do_all_they_need() -> None:
         assert f"-C native OUT={ROOT}/build/native" in steps
 
 
-def test_the_profile_reaches_the_report() -> None:
+def test_the_profile_reaches_the_jobs() -> None:
     assert "report 20_lean_sweep --profile smoke" in make("--dry-run", "report", "PROFILE=smoke").stdout
+    assert "bench --profile smoke" in make("--dry-run", "bench", "PROFILE=smoke").stdout
     assert "--profile quick" in make("--dry-run", "report").stdout
 
 
