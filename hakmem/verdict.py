@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from hakmem import stats
 from hakmem.stats import BASELINE, Drift, Interval
 
-__all__ = ["Verdict", "ab", "decide_ab", "lean", "memory_of", "prices"]
+__all__ = ["Verdict", "ab", "decide_ab", "lean", "memory_of", "overall", "prices"]
 
 Word = Literal["GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE"]
 ICONS: dict[Word, str] = {"GO": "✔", "NO-GO": "✖", "NEUTRAL": "≈", "INCONCLUSIVE": "?", "NOT-APPLICABLE": "–"}
@@ -30,6 +30,7 @@ COLOURS: dict[Word, str] = {  # white text on each has a contrast of at least 4.
     "INCONCLUSIVE": "#8a5a00",
     "NOT-APPLICABLE": "#5c6370",
 }
+WORST_FIRST: tuple[Word, ...] = ("NO-GO", "INCONCLUSIVE", "NEUTRAL", "GO")
 
 LOSS = math.log(0.90)  # the throughput that a smaller footprint may cost
 SYSCALLS_PER_OP = 1e-4  # the budget; above it system calls run away
@@ -404,6 +405,29 @@ def _figures(rows: pd.DataFrame) -> pd.DataFrame:
     ]
     memory = good[["peak_rss_kb", "end_rss_kb"]].reset_index(drop=True).astype(float)
     return pd.concat([pd.DataFrame(counters, index=memory.index, dtype=float), memory], axis=1)
+
+
+def overall(found: Sequence[Verdict]) -> tuple[Word, str, Verdict]:
+    """Sum up a study: the word of its best arm over all workloads, that arm, and the verdict that shows most of it.
+
+    An arm is GO where it is GO wherever the question applies; one NO-GO spoils it, then one INCONCLUSIVE. Among arms of
+    the same word the one with more GO, then the one that saves more memory, is the best.
+    """
+    ranks: dict[Word, int] = {"GO": 4, "NEUTRAL": 3, "INCONCLUSIVE": 2, "NOT-APPLICABLE": 1, "NO-GO": 0}
+    best: tuple[tuple[float, ...], Word, str, Verdict] | None = None
+    for arm in dict.fromkeys(v.arm for v in found):
+        mine = [v for v in found if v.arm == arm]
+        words = {v.word for v in mine}
+        applies = words - {"NOT-APPLICABLE"}
+        word: Word = next((w for w in WORST_FIRST if w in applies), "NOT-APPLICABLE")
+        shown = min(mine, key=lambda v: (v.word != word, v.memory.estimate if v.memory else 0.0))
+        saved = -sum(v.memory.estimate for v in mine if v.memory)
+        rank = (ranks[word], sum(v.word == "GO" for v in mine), saved)
+        if best is None or rank > best[0]:
+            best = rank, word, arm, shown
+    if best is None:
+        raise ValueError("no verdicts to sum up")
+    return best[1:]
 
 
 # ---- what a megabyte costs -------------------------------------------------------------------------------------------

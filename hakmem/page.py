@@ -1,0 +1,232 @@
+"""The parts of a page that are not charts: banner, plan, threats, provenance, downloads, the command to run it again.
+
+Whatever a measured program printed and whatever a user passed in is escaped here; what these functions return is
+finished HTML.
+"""
+
+import base64
+import gzip
+import html
+import json
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from pydantic import JsonValue
+
+from hakmem import machine, store
+from hakmem.campaign import Done, Plan
+from hakmem.figure import table_html
+from hakmem.verdict import COLOURS, ICONS, Verdict, Word, overall
+
+__all__ = ["Html", "banner", "downloads", "plan", "prices", "provenance", "rerun", "threats", "verdicts"]
+
+NESTED = ["argv", "gates", "effective_gates", "phases", "syscalls", "counters", "extra", "spoiled"]
+SIZE_LIMIT = 5_000_000  # bytes of a page
+PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so that the page stays small
+
+
+@dataclass(frozen=True)
+class Html:
+    """A finished piece of a page."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def _esc(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _chip(word: Word) -> str:
+    return f'<span class="chip" style="background:{COLOURS[word]};color:#fff">{ICONS[word]} {word}</span>'
+
+
+def _effect(verdict: Verdict) -> str:
+    e = verdict.effect
+    return f"{e.estimate:+.1f} % ({e.low:+.1f} to {e.high:+.1f})"
+
+
+# ---- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def banner(found: Sequence[Verdict]) -> Html:
+    """Show the study's verdict at a glance: the best arm in words, then every arm on every workload."""
+    if not found:
+        return Html('<div class="failed"><p>No arm to judge: the study holds the baseline and peers only.</p></div>')
+    word, arm, shown = overall(found)
+    counts = Counter(v.word for v in found if v.arm == arm)
+    tally = ", ".join(f"{n} {w}" for w, n in counts.items())
+    memory = f", memory {shown.memory.estimate:+.0f} %" if shown.memory else ""
+    needed = f" About {shown.blocks_needed} more blocks would settle it." if shown.blocks_needed else ""
+    head = (
+        f'<div class="banner" style="background:{COLOURS[word]};color:#fff;border-radius:10px;padding:1rem 1.2rem">'
+        f'<div class="word" style="font-size:1.6rem;font-weight:700">{ICONS[word]} {word}</div>'
+        f"<p><strong>{_esc(arm)}</strong>: {tally}.</p>"
+        f"<p>On {_esc(shown.workload)}: {_esc(shown.rule)}; {_esc(shown.because)}.</p>"
+        f"<p>Throughput {_effect(shown)}{memory}; {shown.blocks} blocks, noise floor {_floor(shown)}.{needed}</p></div>"
+    )
+    return Html(head + _matrix(found))
+
+
+def _floor(verdict: Verdict) -> str:
+    return "not measured" if pd.isna(verdict.floor) else f"{verdict.floor:.2g} %"
+
+
+def _matrix(found: Sequence[Verdict]) -> str:
+    workloads, arms = dict.fromkeys(v.workload for v in found), dict.fromkeys(v.arm for v in found)
+    cells = {(v.arm, v.workload): f"{_chip(v.word)}<small>{_effect(v)}</small>" for v in found}
+    head = "".join(f'<th scope="col">{_esc(workload)}</th>' for workload in workloads)
+    body = "".join(
+        f'<tr><th scope="row">{_esc(arm)}</th>'
+        + "".join(f"<td>{cells.get((arm, workload), '–')}</td>" for workload in workloads)
+        + "</tr>"
+        for arm in arms
+    )
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Verdicts"><table class="matrix">'
+        "<caption>Throughput against the baseline, with its interval</caption>"
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def verdicts(found: Sequence[Verdict]) -> Html:
+    """List every verdict with its rule, effect, interval, floor and blocks, and whether the gates bit."""
+    table = pd.DataFrame(
+        {
+            "workload": v.workload,
+            "arm": v.arm,
+            "verdict": f"{v.icon} {v.word}",
+            "rule": v.rule,
+            "because": v.because,
+            "throughput": _effect(v),
+            "level": f"{100 * v.effect.level:.3g} % {v.effect.method}",
+            "memory": f"{v.memory.estimate:+.1f} %" if v.memory else None,
+            "floor": _floor(v),
+            "blocks": v.blocks,
+            "still needed": "" if v.blocks_needed is None else v.blocks_needed,
+            "did the gates bite?": v.bite_words
+            if v.bite
+            else f"NO: {v.bite_words}"
+            if v.bite is False
+            else v.bite_words,
+        }
+        for v in found
+    )
+    return Html(table_html(table, "Every verdict"))
+
+
+def prices(table: pd.DataFrame) -> Html:
+    """Say what a megabyte costs, one sentence a workload for its leanest arm, then the table for all arms."""
+    leanest = table.sort_values("saved_mb", ascending=False).drop_duplicates("workload").sort_index()
+    items = "".join(f"<li>{_esc(sentence)}</li>" for sentence in leanest["sentence"])
+    every = table_html(table.drop(columns="sentence"), "What a megabyte costs, every arm")
+    return Html(f"<ul>{items}</ul><details><summary>Every arm's price</summary>{every}</details>")
+
+
+# ---- plan, threats, provenance ---------------------------------------------------------------------------------------
+
+
+def plan(made: Plan) -> Html:
+    """Show what will be measured before it is: arms, blocks, expected time, what was merged and what is missing."""
+    lines = "".join(f"<li>{_esc(line)}</li>" for line in made.summary().splitlines())
+    arms = table_html(made.frame(), "The arms")
+    return Html(f"<ul>{lines}</ul><details><summary>The {len(made.arms)} arms</summary>{arms}</details>")
+
+
+def threats(rows: pd.DataFrame, made: Plan, done: Done, found: Sequence[Verdict] = ()) -> Html:
+    """List what weakens the figures: failed, spoiled, unmeasured, gates that did not bite, machine settings."""
+    items = list(_rows_threats(rows))
+    if done.stopped:
+        items.append(f"The study ended early: {_esc(done.stopped)}.")
+    if done.spoiled_blocks:
+        items.append(f"Blocks run once more because a trial was spoiled: {done.spoiled_blocks}; both are kept.")
+    if names := ", ".join(dict.fromkeys(f"{v.arm} on {v.workload}" for v in found if v.bite is False)):
+        items.append(f"Gates that changed no counter and no byte: {_esc(names)}.")
+    items += [f"Not measured: {_esc(name)}. {_esc(remedy)}" for name, remedy in made.missing.items()]
+    items += [_esc(f"{f.subject}: {f.found}. {f.effect}. Remedy: {f.remedy}") for f in machine.checks(machine.probe())]
+    items += [f"Merged: {_esc(sentence)}" for sentence in made.merged]
+    inside = "".join(f"<li>{item}</li>" for item in items) or "<li>None found.</li>"
+    return Html(f"<ul>{inside}</ul>")
+
+
+def _rows_threats(rows: pd.DataFrame) -> Iterable[str]:
+    bad = rows[rows["status"] != "ok"]
+    for row in bad.head(20).to_dict("records"):
+        tail = str(row["stderr_tail"]).strip()
+        said = f"<details><summary>What it printed</summary><pre>{_esc(tail)}</pre></details>" if tail else ""
+        where = f"{row['arm']} on {row['workload']}, block {row['block']}"
+        how = f"exit {row['exit_status']:g}, signal {row['signal']:g}"
+        yield _esc(f"{str(row['status']).capitalize()}: {where} ({how}).") + said
+    if len(bad) > 20:
+        yield f"and {len(bad) - 20} more trials that failed."
+    spoiled = rows[rows["spoiled"].map(len) > 0]
+    if len(spoiled):
+        reasons = Counter(str(reason) for reasons in spoiled["spoiled"] for reason in reasons)
+        common = "; ".join(reason for reason, _ in reasons.most_common(5))
+        yield _esc(f"Spoiled trials, not counted: {len(spoiled)} of {len(rows)}. {common}")
+    blocks = rows.loc[rows["status"] == "ok", "block"].nunique()
+    if blocks < 5:
+        plural = "" if blocks == 1 else "s"
+        yield f"Only {blocks} block{plural}: intervals are wide. PROFILE=quick or full measures more."
+
+
+def provenance(rows: pd.DataFrame, ledger: Path) -> Html:
+    """Tell where the rows come from: machine, compiler, revision, settings; several sessions are told apart."""
+    records = [r for key, r in store.provenance(ledger).items() if key in set(rows["provenance"])]
+    facts: dict[str, list[str]] = {"host": [], "measured": []}
+    for record in records:
+        facts["host"].append(record.host)
+        facts["measured"].append(f"{record.started:%Y-%m-%d %H:%M} UTC")
+        for name, value in _flat(record.facts):
+            facts.setdefault(name, []).append(value)
+    versions = rows.drop_duplicates(["allocator", "version", "linkage"])
+    facts["allocators"] = [f"{r['allocator']} {r['version']} ({r['linkage']})" for r in versions.to_dict("records")]
+    terms = "".join(f"<dt>{_esc(n)}</dt><dd>{_esc('; '.join(dict.fromkeys(v)))}</dd>" for n, v in facts.items())
+    return Html(f'<dl class="facts">{terms}</dl>')
+
+
+def _flat(facts: Mapping[str, JsonValue], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name} ")
+        elif isinstance(value, list):
+            yield prefix + name, ", ".join(map(str, value))
+        else:
+            yield prefix + name, str(value)
+
+
+# ---- to take away ----------------------------------------------------------------------------------------------------
+
+
+def downloads(rows: pd.DataFrame, study: str) -> Html:
+    """Link to the rows themselves, held in the page: flat CSV, and JSON with every field."""
+    flat = rows.drop(columns=NESTED).assign(spoiled=rows["spoiled"].map("; ".join))
+    csv = flat.to_csv(index=False).encode()
+    whole = rows.to_json(orient="records", date_format="iso").encode()
+    links = ", ".join(
+        _link(f"{study}.{kind}", mime, content)
+        for kind, mime, content in (("csv", "text/csv", csv), ("json", "application/json", whole))
+    )
+    return Html(f"<p>The {len(rows)} rows behind this page: {links}.</p>")
+
+
+def _link(name: str, mime: str, content: bytes) -> str:
+    if len(content) > PLAIN_LIMIT:
+        name, mime, content = f"{name}.gz", "application/gzip", gzip.compress(content, mtime=0)
+    data = base64.b64encode(content).decode()
+    return (
+        f'<a download="{_esc(name)}" href="data:{mime};base64,{data}">{_esc(name)}</a> ({len(content) / 1024:.0f} KiB)'
+    )
+
+
+def rerun(notebook: str, parameters: Mapping[str, object]) -> Html:
+    """Give the exact command that makes this page again from the same ledger, or measures what it lacks."""
+    given = shlex.quote(json.dumps(dict(parameters)))
+    command = f"papermill notebooks/{notebook}.ipynb {notebook}.out.ipynb -y {given}"
+    return Html(f'<pre class="command" tabindex="0">{_esc(command)}</pre>')

@@ -1,0 +1,239 @@
+"""Papermill in, one HTML file out.
+
+A notebook runs in this very interpreter, over ipc (ports are raced for), with parameters that were checked before; a
+notebook that fails is saved as far as it got. The page is made by a template of our own: one file that asks the network
+for nothing.
+"""
+
+import ast
+import json
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import papermill
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.utils import run_sync
+from nbconvert import HTMLExporter
+from papermill.exceptions import PapermillExecutionError
+
+from hakmem import paths, progress
+from hakmem.campaign import CampaignSpec
+from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
+from hakmem.page import SIZE_LIMIT
+
+__all__ = ["find", "html", "own_kernel", "parameters", "render"]
+
+MODELS = {"20_lean_sweep": CampaignSpec}  # what checks the parameters of a notebook
+INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(notebook: str | Path, parameters: Mapping[str, object], output: Path) -> Path:
+    """Execute a notebook and write its page; the executed notebook is kept beside it.
+
+    Parameters
+    ----------
+    notebook : str or Path
+        Name of a notebook of `notebooks/`, or a file.
+    parameters : mapping
+        Values for its parameters cell.
+    output : Path
+        The HTML file to write; the executed notebook gets the same name with `.ipynb`.
+
+    Returns
+    -------
+    Path
+        The HTML file.
+
+    Raises
+    ------
+    BadParameter
+        No such notebook, or a parameter it does not declare or take. Nothing was run.
+    ReportFailed
+        A cell failed; the notebook as far as it got, and its page, are saved.
+    """
+    source = find(notebook)
+    check(source, parameters)
+    output = Path(output).absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    executed = output.with_suffix(".ipynb")
+    with _kernel() as kernel:
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(executed),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                km=kernel,
+                cwd=str(paths.root()),
+                progress_bar=False,
+            )
+        except PapermillExecutionError as error:
+            html(executed, output)
+            where = f"{source.name} failed in cell {error.exec_count}"
+            raise ReportFailed(f"{where}: {error.ename}: {error.evalue}; what it reached is in {executed}") from error
+    return html(executed, output)
+
+
+def find(notebook: str | Path) -> Path:
+    """Find a notebook by its name in `notebooks/`, or by its path.
+
+    Raises
+    ------
+    BadParameter
+        There is none; the message lists those there are.
+    """
+    known = {path.stem: path for path in sorted(paths.notebooks().glob("*.ipynb"))}
+    path = known.get(str(notebook).removesuffix(".ipynb"), Path(notebook))
+    if not path.is_file():
+        names = ", ".join(known)
+        raise BadParameter(
+            f"no notebook {str(notebook)!r}{did_you_mean(str(notebook), known)}; the notebooks are {names}"
+        )
+    return path.absolute()
+
+
+def check(notebook: Path, given: Mapping[str, object]) -> None:
+    """Refuse parameters that a notebook does not declare, or whose values it does not take.
+
+    Raises
+    ------
+    BadParameter
+        One sentence for each.
+    """
+    declared = list(papermill.inspect_notebook(str(notebook)))
+    _refuse_unknown(given, declared, notebook.name)
+    if notebook.stem in MODELS:
+        MODELS[notebook.stem].checked(given)
+
+
+def _refuse_unknown(given: Mapping[str, object], declared: list[str], where: str) -> None:
+    unknown = [f"{name!r}{did_you_mean(name, declared)}" for name in given if name not in declared]
+    if unknown:
+        raise BadParameter(f"{where} has no parameter {', '.join(unknown)}; its parameters are {', '.join(declared)}")
+
+
+# ---- inside the kernel -----------------------------------------------------------------------------------------------
+
+
+def own_kernel() -> str:
+    """Make sure that the kernel is the interpreter that executes the notebook, not another of the same name.
+
+    Raises
+    ------
+    MissingTool
+        It is another; the message names both.
+    """
+    expected = os.environ.get(INTERPRETER, sys.prefix)
+    if Path(expected).resolve() != Path(sys.prefix).resolve():
+        raise MissingTool(f"the kernel runs in {sys.prefix}, but the workbench is installed in {expected}")
+    return f"Python {sys.version.split()[0]} in {sys.prefix}"
+
+
+def parameters(namespace: Mapping[str, Any], model: type[CampaignSpec]) -> CampaignSpec:
+    """Check a notebook's parameters where it runs, whoever started it.
+
+    Papermill injects unknown parameters with a mere warning, as a cell of assignments that begins with `# Parameters`.
+    Every name which such a cell assigns must be a field of the model.
+
+    Parameters
+    ----------
+    namespace : mapping
+        The notebook's `globals()`.
+    model : type of CampaignSpec
+        What to make of them.
+
+    Raises
+    ------
+    BadParameter
+        A name the model does not know, or a value that it does not take.
+    """
+    fields = list(model.model_fields)
+    injected = [name for cell in namespace.get("In", []) for name in _assigned(cell)]
+    _refuse_unknown(dict.fromkeys(injected), fields, "this notebook")
+    return model.checked({name: namespace[name] for name in fields if name in namespace})
+
+
+def _assigned(cell: str) -> list[str]:
+    """Names that a parameters cell assigns; none where the cell is of another kind."""
+    if not cell.lstrip().startswith("# Parameters"):
+        return []
+    nodes = [node for node in ast.parse(cell).body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    targets = [target for node in nodes for target in (node.targets if isinstance(node, ast.Assign) else [node.target])]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+# ---- around the kernel -----------------------------------------------------------------------------------------------
+
+
+class _OwnInterpreter(KernelSpecManager):
+    """Knows one kernel: this interpreter, told where to hand its progress to."""
+
+    handed_to: str = ""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        """Give the same answer to every name."""
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        env = {INTERPRETER: sys.prefix, progress.FILE: self.handed_to}
+        return KernelSpec(argv=argv, display_name=kernel_name, language="python", env=env)
+
+
+@contextmanager
+def _kernel() -> Iterator[AsyncKernelManager]:
+    """Provide a manager for a kernel in this interpreter, and show its progress here meanwhile."""
+    with tempfile.TemporaryDirectory(prefix="hakmem-") as scratch:
+        steps = Path(scratch, "progress.jsonl")
+        steps.touch()
+        specs = _OwnInterpreter()
+        specs.handed_to = str(steps)
+        over = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(steps, over), daemon=True)
+        watcher.start()
+        connection = str(Path(scratch, "kernel.json"))
+        kernel = AsyncKernelManager(kernel_spec_manager=specs, transport="ipc", connection_file=connection)
+        try:
+            yield kernel
+        finally:
+            if kernel.has_kernel:
+                run_sync(kernel.shutdown_kernel)(now=True)
+            over.set()
+            watcher.join()
+
+
+def _watch(steps: Path, over: threading.Event) -> None:
+    """Show the steps that the kernel hands on until it is over."""
+    shown: progress.Progress | None = None
+    with steps.open(encoding="utf-8") as file:
+        while True:
+            last = over.wait(0.2)
+            for line in file.readlines():
+                step = json.loads(line)
+                shown = shown or progress.show()
+                shown.step(step["done"], step["total"], step["eta_s"], step["what"])
+            if last:
+                break
+    if shown:
+        shown.close()
+
+
+def html(executed: Path, output: Path) -> Path:
+    """Write an executed notebook as one self-contained page.
+
+    Raises
+    ------
+    ReportFailed
+        The page would be larger than a page may be.
+    """
+    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])  # type: ignore[no-untyped-call]
+    body, _ = exporter.from_filename(str(executed))
+    if len(body.encode()) > SIZE_LIMIT:
+        raise ReportFailed(f"the page of {executed} would have {len(body) >> 20} MB; {SIZE_LIMIT >> 20} MB are allowed")
+    output.write_text(body, encoding="utf-8")
+    return output
