@@ -23,7 +23,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native report test bench lab lint lock generated clean
+.PHONY: help setup native report test bench lab lint format lock generated clean
 
 help: ## list the targets
 	@echo "usage: make TARGET [PROFILE=smoke|quick|full] [PYTHON=python3.12] [CC=clang]"
@@ -61,6 +61,11 @@ lint: $(STAMP) ## ruff, mypy, import-linter, clang-format, C warnings as errors
 	@$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	@$(MAKE) --no-print-directory -C native OUT=$(OUT) lint
 	@echo "lint: nothing found"
+
+format: $(STAMP) ## put C and Python sources into the one style
+	@$(BIN)/ruff check --quiet --fix-only
+	@$(BIN)/ruff format --quiet
+	@$(BIN)/clang-format -i $(C_FILES)
 
 test: lint native ## lint, then the C tests, then the Python tests
 	@$(MAKE) --no-print-directory -C native OUT=$(OUT) test
