@@ -94,13 +94,13 @@ static void make_candidate(slab_class *k, unit *s) {
     s->candidate = 1;
     s->cand_at = &k->candidates;
     if ((s->cand_next = k->candidates)) s->cand_next->cand_at = &s->cand_next;
-    k->candidates = s;
+    poke(&k->candidates, s);
 }
 
 static void drop_candidate(unit *s) {
     if (!s->candidate) return;
     s->candidate = 0;
-    *s->cand_at = s->cand_next;
+    poke(s->cand_at, s->cand_next);
     if (s->cand_next) s->cand_next->cand_at = s->cand_at;
 }
 
@@ -178,7 +178,7 @@ static unsigned take_freed(unit *s, unsigned want, group *g, unsigned *groups) {
         if (!mask) continue;
         unsigned n = (unsigned)__builtin_popcountll(mask);
         while (n > want - got) mask &= ~((uint64_t)1 << (63 - __builtin_clzll(mask))), n--;
-        bits[w] &= ~mask;
+        poke(&bits[w], bits[w] & ~mask);
         s->nfree -= n;
         got += n;
         if (!all_resident) touch_blocks(s, w, mask);
@@ -201,7 +201,7 @@ static unsigned carve(unit *s, unsigned want, group *g, unsigned *groups) {
         unsigned w = s->carved / 64, bit = s->carved % 64, n = upto - s->carved;
         if (n > 64 - bit) n = 64 - bit;
         g[(*groups)++] = (group){s, w, bits64(n) << bit};
-        s->carved += n;
+        poke(&s->carved, s->carved + n);
         got += n;
     }
     if (got) ss_mark_resident(s, from, (size_t)s->carved * c->size);
@@ -304,7 +304,7 @@ static void put_group(slab_heap *h, slab_class *k, const group *g) {
         hak_fatal("double free", unit_address(unit_number(s)) + (g->word * 64 + (size_t)__builtin_ctzll(twice)) * c->size, c->size);
     if (unlikely(last >= s->carved))
         hak_fatal("invalid free (never allocated)", unit_address(unit_number(s)) + (size_t)last * c->size, c->size);
-    bits[g->word] |= g->mask;
+    poke(&bits[g->word], bits[g->word] | g->mask);
     s->nfree += n;
     if (g->word < s->hint) s->hint = (uint16_t)g->word;
     stat_add(!s->owner || s->owner == h ? ST_ss_local : ST_ss_remote, n);
@@ -339,7 +339,10 @@ bool slab_depot_put(unsigned cls, chain c) {
     if (ss_lean_releases()) return false; /* whole chains at rest are what Lean has not got */
     lock(&k->lock);
     bool ok = k->depot_count < DEPOT_CHAINS;
-    if (ok) k->depot[k->depot_count++] = c;
+    if (ok) {
+        k->depot[k->depot_count] = c;
+        poke(&k->depot_count, k->depot_count + 1);
+    }
     unlock(&k->lock);
     if (ok) STAT(depot_put);
     return ok;
@@ -350,7 +353,10 @@ bool slab_depot_get(unsigned cls, chain *c) {
     if (!peek(&k->depot_count)) return false;
     lock(&k->lock);
     bool ok = k->depot_count > 0;
-    if (ok) *c = k->depot[--k->depot_count];
+    if (ok) {
+        *c = k->depot[k->depot_count - 1];
+        poke(&k->depot_count, k->depot_count - 1);
+    }
     unlock(&k->lock);
     return ok;
 }

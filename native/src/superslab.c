@@ -36,7 +36,7 @@ void ss_unlock_all(void) { unlock(&ss_lock); }
 
 SuperSlab *ss_of_unit(size_t u) { return &table[u >> (ss_shift - UNIT_SHIFT)]; }
 size_t ss_first_unit(const SuperSlab *ss) { return (size_t)(ss - table) << (ss_shift - UNIT_SHIFT); }
-bool ss_known_unit(size_t u) { return u < known_units; }
+bool ss_known_unit(size_t u) { return u < __atomic_load_n(&known_units, __ATOMIC_ACQUIRE); }
 unsigned ss_pages_per_unit(void) { return 1u << (UNIT_SHIFT - hak_page_shift); }
 static char *address_of(const SuperSlab *ss) { return unit_address(ss_first_unit(ss)); }
 static uint16_t all_pages(void) { return (uint16_t)bits32(ss_pages_per_unit()); }
@@ -52,7 +52,7 @@ static bool know_units(size_t end) {
         !os_commit(unit_extra + known_units * UNIT_EXTRA_WORDS,
                    round_up(n * UNIT_EXTRA_WORDS * 8, (size_t)1 << hak_page_shift)))
         return false;
-    known_units = to;
+    __atomic_store_n(&known_units, to, __ATOMIC_RELEASE);
     return true;
 }
 
@@ -75,7 +75,8 @@ void ss_mark_resident(unit *r, size_t from, size_t to) {
 size_t ss_resident_bytes(void) { return peek(&resident); }
 
 size_t ss_metadata_bytes(void) {
-    return top * sizeof(SuperSlab) + ((top << (ss_shift - UNIT_SHIFT)) * (sizeof(unit) + 1));
+    size_t n = peek(&top);
+    return n * sizeof(SuperSlab) + ((n << (ss_shift - UNIT_SHIFT)) * (sizeof(unit) + 1));
 }
 
 size_t ss_run_bytes(void) {
@@ -256,7 +257,7 @@ static void grow_top(size_t end) {
     if (end <= top) return;
     kind_count[SS_NONE] += end - top;
     if (top < kind_hint[SS_NONE]) kind_hint[SS_NONE] = top;
-    top = end;
+    poke(&top, end);
 }
 
 /* An empty SuperSlab: resident before clean before new. */
