@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import JsonValue
 
-from hakmem import machine, store
+from hakmem import machine, stats, store
 from hakmem.campaign import Done, Plan
 from hakmem.figure import table_html
 from hakmem.verdict import COLOURS, ICONS, Verdict, Word, overall
@@ -49,6 +49,10 @@ def _chip(word: Word) -> str:
 
 def _effect(verdict: Verdict) -> str:
     e = verdict.effect
+    if pd.isna(e.estimate):
+        return "not measured"
+    if not e.high - e.low < 1000:  # two blocks that differ say nothing
+        return f"{e.estimate:+.1f} % (interval unbounded)"
     return f"{e.estimate:+.1f} % ({e.low:+.1f} to {e.high:+.1f})"
 
 
@@ -79,7 +83,7 @@ def _floor(verdict: Verdict) -> str:
 
 
 def _matrix(found: Sequence[Verdict]) -> str:
-    workloads, arms = dict.fromkeys(v.workload for v in found), dict.fromkeys(v.arm for v in found)
+    workloads, arms = dict.fromkeys(v.workload for v in found), sorted({v.arm for v in found})
     cells = {(v.arm, v.workload): f"{_chip(v.word)}<small>{_effect(v)}</small>" for v in found}
     head = "".join(f'<th scope="col">{_esc(workload)}</th>' for workload in workloads)
     body = "".join(
@@ -165,11 +169,13 @@ def _rows_threats(rows: pd.DataFrame) -> Iterable[str]:
         yield _esc(f"{str(row['status']).capitalize()}: {where} ({how}).") + said
     if len(bad) > 20:
         yield f"and {len(bad) - 20} more trials that failed."
-    spoiled = rows[rows["spoiled"].map(len) > 0]
+    spoiled = rows[stats.spoiled(rows)]
     if len(spoiled):
         reasons = Counter(str(reason) for reasons in spoiled["spoiled"] for reason in reasons)
         common = "; ".join(reason for reason, _ in reasons.most_common(5))
-        yield _esc(f"Spoiled trials, not counted: {len(spoiled)} of {len(rows)}. {common}")
+        counted = len(spoiled.index.intersection(stats.usable(rows).index))
+        fate = f"{counted} of them count all the same, since too few quiet ones remain" if counted else "not counted"
+        yield _esc(f"Spoiled trials: {len(spoiled)} of {len(rows)}, {fate}. Reasons: {common}.")
     blocks = rows.loc[rows["status"] == "ok", "block"].nunique()
     if blocks < 5:
         plural = "" if blocks == 1 else "s"

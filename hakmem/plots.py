@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,7 @@ def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
     for workload, cell in _cells(rows):
         column = memory_of(workload)
         points, looks = stats.frontier(cell, column), _looks(cell)
-        points = points[points.index.isin(looks) & (points.index != BASELINE2)]  # A' would hide A
+        points = points[points.index.isin(looks) & (points.index != BASELINE2)]
         if points.empty:
             continue
         panels.append(panel(_frontier_drawing(points, looks, column), 3.9, _frontier_title(workload, points, looks)))
@@ -126,47 +127,52 @@ def _frontier_title(workload: str, points: pd.DataFrame, looks: dict[str, Look])
 
 def _frontier_drawing(points: pd.DataFrame, looks: dict[str, Look], column: str) -> Callable[[Axes, Theme], str]:
     what = "Peak RSS" if column == "peak_rss_mb" else "RSS left at the end, without lazily freed pages"
+    shown, edge = _within_reach(points), points[points["frontier"]].sort_values("memory")
+    height = shown["speed_high"].max() - shown["speed_low"].min()
 
     def draw(axes: Axes, theme: Theme) -> str:
         axes.set_xscale("log")
-        edge = points[points["frontier"]].sort_values("memory")
+        axes.set_xlim(0.85 * shown["memory_low"].min(), 1.3 * shown["memory_high"].max())
+        axes.set_ylim(shown["speed_low"].min() - 0.06 * height, shown["speed_high"].max() + 0.1 * height)
         axes.step(edge["memory"], edge["speed"], where="post", color=theme.quiet, lw=1.2, ls="--", zorder=1)
-        labels = []
-        for key, point in points.to_dict("index").items():
-            look = looks[str(key)]
-            colour = theme.quiet if point["dominated_by"] else look.colour(theme)
-            alpha = 0.6 if point["dominated_by"] else 1.0
-            spread = [
-                [[point[a] - max(point[f"{a}_low"], 0)], [point[f"{a}_high"] - point[a]]] for a in ("memory", "speed")
-            ]
-            finite = [np.where(np.isfinite(s), s, 0.0) for s in spread]
-            axes.errorbar(
-                point["memory"],
-                point["speed"],
-                xerr=finite[0],
-                yerr=finite[1],
-                fmt=look.family.marker,
-                color=colour,
-                ms=6.5,
-                mec=theme.paper,
-                mew=0.7,
-                elinewidth=1.1,
-                alpha=alpha,
-                zorder=2 if point["dominated_by"] else 3,
-            )
-            labels.append((point["memory"], point["speed"], look.name, colour))
+        names = []
+        for key, point in shown.to_dict("index").items():
+            look, beaten = looks[str(key)], bool(point["dominated_by"])
+            colour = theme.quiet if beaten else look.colour(theme)
+            cross = [[[point[a] - point[f"{a}_low"]], [point[f"{a}_high"] - point[a]]] for a in ("memory", "speed")]
+            style: dict[str, Any] = {
+                "color": colour,
+                "elinewidth": 1.1,
+                "alpha": 0.6 if beaten else 1.0,
+                "zorder": 2 if beaten else 3,
+            }
+            mark: dict[str, Any] = {"fmt": look.family.marker, "ms": 6.5, "mec": theme.paper, "mew": 0.7}
+            axes.errorbar(point["memory"], point["speed"], xerr=cross[0], yerr=cross[1], **style, **mark)
+            names.append((point["memory"], point["speed"], look.name, colour))
         axes.set_xlabel(f"{what} (MiB, log scale)")
         axes.set_ylabel("Throughput (million ops/s)")
-        axes.margins(x=0.16, y=0.12)
         log_axis(axes.xaxis)
-        write_names(axes, labels, theme, _obstacles(points, edge))
+        write_names(axes, names, theme, _obstacles(shown, edge))
         best = ", ".join(
-            f"{looks[str(k)].name} at {p['memory']:.3g} MB and {p['speed']:.3g} Mops/s" for k, p in edge.iterrows()
+            f"{looks[str(key)].name} at {memory:.3g} MB and {speed:.3g} Mops/s"
+            for key, memory, speed in zip(edge.index, edge["memory"], edge["speed"], strict=True)
         )
-        worse = ", ".join(looks[str(k)].name for k, p in points.iterrows() if p["dominated_by"])
+        worse = ", ".join(looks[str(key)].name for key in points.index[points["dominated_by"] != ""])
         return f"On the frontier: {best}." + (f" Dominated: {worse}." if worse else "")
 
     return draw
+
+
+def _within_reach(points: pd.DataFrame) -> pd.DataFrame:
+    """Cut crosses of very few blocks where they would squeeze all points into a corner (the table has them whole)."""
+    memory, speed = points["memory"], points["speed"]
+    room = max(0.15 * speed.max(), speed.max() - speed.min())
+    return points.assign(
+        memory_low=points["memory_low"].clip(lower=memory.min() / 2),
+        memory_high=points["memory_high"].clip(upper=memory.max() * 2),
+        speed_low=points["speed_low"].clip(lower=max(0.0, speed.min() - room)),
+        speed_high=points["speed_high"].clip(upper=speed.max() + room),
+    )
 
 
 def _obstacles(points: pd.DataFrame, edge: pd.DataFrame) -> list[Line]:
@@ -178,7 +184,6 @@ def _obstacles(points: pd.DataFrame, edge: pd.DataFrame) -> list[Line]:
             (p["memory_low"], p["speed"], p["memory_high"], p["speed"]),
             (p["memory"], p["speed_low"], p["memory"], p["speed_high"]),
         )
-        if np.isfinite(line).all() and min(line) > 0
     ]
     memory, speed = edge["memory"].tolist(), edge["speed"].tolist()
     steps = [
@@ -224,7 +229,7 @@ def forest(rows: pd.DataFrame, verdicts: Sequence[Verdict] = (), margin: float =
                 panel(_forest_drawing(order, found, looks, band), height, _forest_title(workload, found, band))
             )
     note = (
-        "Throughput against the baseline A, paired within blocks; bars are 95 % intervals (Holm's level for judged arms); "
+        "Throughput against the baseline A, paired within blocks; bars are 95 % intervals (Holm's for judged arms); "
         f"the shaded band is neutral: the larger of {100 * margin:g} % and the difference of the two baselines."
     )
     return Figure("What each arm costs or gains in speed.", note, tuple(panels), pd.DataFrame(records))
@@ -241,27 +246,24 @@ def _forest_title(workload: str, found: dict[str, stats.Interval], band: float) 
 def _forest_drawing(
     order: Sequence[str], found: dict[str, stats.Interval], looks: dict[str, Look], band: float
 ) -> Callable[[Axes, Theme], str]:
+    estimates = [found[key].estimate for key in order]
+    room = max(25.0, max(estimates) - min(estimates))  # cuts bars of very few blocks; the table has them whole
+    least, most = min(estimates) - room, max(estimates) + room
+
     def draw(axes: Axes, theme: Theme) -> str:
         axes.axvspan(-band, band, color=theme.band, zorder=0)
         axes.axvline(0, color=theme.quiet, lw=1)
         for y, key in enumerate(order):
             i, look = found[key], looks[key]
-            low, high = (
-                (i.low if math.isfinite(i.low) else i.estimate),
-                (i.high if math.isfinite(i.high) else i.estimate),
-            )
-            axes.errorbar(
-                i.estimate,
-                y,
-                xerr=[[i.estimate - low], [high - i.estimate]],
-                fmt=look.family.marker,
-                color=look.colour(theme),
-                ms=6.5,
-                mec=theme.paper,
-                mew=0.7,
-                elinewidth=1.3,
-                capsize=2.5,
-            )
+            reach = [[i.estimate - max(i.low, least)], [min(i.high, most) - i.estimate]]
+            mark: dict[str, Any] = {
+                "fmt": look.family.marker,
+                "ms": 6.5,
+                "mec": theme.paper,
+                "mew": 0.7,
+                "color": look.colour(theme),
+            }
+            axes.errorbar(i.estimate, y, xerr=reach, elinewidth=1.3, capsize=2.5, **mark)
         axes.set_yticks(range(len(order)), [looks[key].name for key in order])
         axes.set_ylim(-0.7, len(order) - 0.3)
         axes.grid(visible=False, axis="y")
@@ -285,7 +287,7 @@ def run_order(rows: pd.DataFrame) -> Figure:
     for workload, cell in _cells(rows):
         looks = _looks(cell)
         key = cell["arm"].mask(cell["role"] == "baseline", BASELINE).mask(cell["role"] == "baseline2", BASELINE2)
-        shown = cell.assign(key=key, spoilt=cell["spoiled"].map(len) > 0).sort_values("order")
+        shown = cell.assign(key=key, spoilt=stats.spoiled(cell)).sort_values("order")
         shown["percent"] = 100 * (shown["ops_per_s"] / shown.groupby("key")["ops_per_s"].transform("median") - 1)
         good = stats.usable(shown).dropna(subset=["percent"])
         if len(good) < 2:
@@ -295,7 +297,7 @@ def run_order(rows: pd.DataFrame) -> Figure:
         trend = slope.low > 0 or slope.high < 0
         says = f"a trend of {slope.estimate * span:+.1f} % over the run" if trend else "no trend over the run"
         spread = float(good["percent"].abs().median())
-        title = f"{workload}: {says}, trials within {spread:.1g} % of their median by half"
+        title = f"{workload}: {says}, trials within {spread:.1f} % of their median by half"
         panels.append(panel(_order_drawing(shown, good, looks, slope), 2.7, title))
         named = shown.assign(
             arm=[looks[k].name for k in shown["key"]], workload=workload, spoiled=shown["spoiled"].map("; ".join)
@@ -303,7 +305,7 @@ def run_order(rows: pd.DataFrame) -> Figure:
         tables.append(named[["workload", "order", "block", "arm", "status", "mops", "percent", "spoiled"]])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     note = (
-        "One mark a trial (a single trial has no interval); hollow marks were spoiled and do not count, "
+        "One mark a trial (a single trial has no interval); hollow marks were spoiled, "
         "crosses at the bottom failed; the dashed line is the Theil-Sen trend."
     )
     return Figure(
@@ -489,6 +491,7 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
 
     def draw(axes: Axes, theme: Theme) -> str:
         axes.set_xscale("log")
+        axes.set_xlim(left, 4 * max(budget, float(summary["max"].max())))
         axes.axvline(budget, color=theme.ink, lw=1.2, ls="--")
         for y, (key, line) in enumerate(summary.iterrows()):
             look, value = looks[str(key)], float(line["median"])
@@ -499,7 +502,6 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
             else:
                 axes.text(left * 1.15, y, "0", va="center", color=theme.ink)
         axes.set_yticks(range(len(summary)), [looks[str(k)].name for k in summary.index])
-        axes.set_xlim(left, 4 * max(budget, float(summary["max"].max())))
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("System calls an operation (log scale)")
         words = ", ".join(f"{looks[str(k)].name} {line['median']:.2g}" for k, line in summary.iterrows())

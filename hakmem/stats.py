@@ -55,9 +55,20 @@ class Interval:
 
 
 def usable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Select the rows that enter the estimates: trials that ended well and that nothing spoiled."""
-    spoiled = rows["spoiled"].map(lambda reasons: reasons is not None and len(reasons) > 0).astype(bool)
-    return rows[(rows["status"] == "ok") & ~spoiled]
+    """Select the rows that enter the estimates: trials that ended well and that nothing spoiled.
+
+    Where an arm would be left with fewer than two such trials of a workload (a machine that is never quiet), the
+    spoiled ones of that workload count after all: wide intervals tell more than none.
+    """
+    good = (rows["status"] == "ok") & ~spoiled(rows)
+    arms = [rows[name] for name in ("host", "workload", "arm", "role")]
+    fewest = good.groupby(arms).transform("sum").groupby(arms[:2]).transform("min")
+    return rows[(rows["status"] == "ok") & (good | (fewest < 2))]
+
+
+def spoiled(rows: pd.DataFrame) -> pd.Series:
+    """Tell which trials something spoiled."""
+    return rows["spoiled"].map(lambda reasons: reasons is not None and len(reasons) > 0).astype(bool)
 
 
 def wide(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -16,7 +16,13 @@ def rows(values: dict[str, list[float]], metric: str = "ops_per_s", **columns: o
     """Ledger rows of one workload from one list of figures an arm (one a block); `A` and `A'` are the baselines."""
     roles = {stats.BASELINE: "baseline", stats.BASELINE2: "baseline2"}
     records = [
-        {"host": "h", "block": block, "arm": "base" if arm in roles else arm, "role": roles.get(arm, "arm")}
+        {
+            "host": "h",
+            "workload": "w",
+            "block": block,
+            "arm": "base" if arm in roles else arm,
+            "role": roles.get(arm, "arm"),
+        }
         | {"status": "ok", "spoiled": (), metric: value}
         for arm, figures in values.items()
         for block, value in enumerate(figures)
@@ -165,6 +171,8 @@ def test_rows_are_paired_within_their_block_and_bad_trials_stay_out() -> None:
     assert stats.log_ratios(stats.wide(table, "ops_per_s"), "lean") == pytest.approx([math.log(0.9)] * 3)
     table.at[0, "spoiled"] = ("stolen CPU time 12 %",)
     assert stats.log_ratios(stats.wide(table, "ops_per_s"), "lean").size == 2
+    table["spoiled"] = [("stolen CPU time 12 %",)] * len(table)  # never quiet: better these than none
+    assert stats.log_ratios(stats.wide(table, "ops_per_s"), "lean").size == 3
     assert stats.log_ratios(stats.wide(table, "ops_per_s"), "nobody").size == 0
 
 
