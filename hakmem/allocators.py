@@ -182,7 +182,8 @@ def prove(allocator: Allocator, program: Path) -> None:
         expected = PEERS[allocator.name].libraries[0]
     else:
         expected = str(allocator.library)
-    for symbol, file in _bindings(program, allocator.library).items():
+    bound = _bindings(program, allocator.library)
+    for symbol, file in ((symbol, bound[symbol]) for symbol in PROBED if symbol in bound):
         if expected not in (str(Path(file).resolve()), Path(file).name.partition(".so")[0] + ".so"):
             raise TrialFailed(
                 f"{allocator.label} is not at work under {program.name}: {symbol} is bound to {file}, not to {expected}"

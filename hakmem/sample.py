@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hakmem.errors import LedgerError
+
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
@@ -42,14 +44,23 @@ class Sampler:
             self.rss_kb.append(int(fields[1]) * PAGE_KB)
 
     def write(self, path: Path) -> bool:
-        """Save the series as Parquet (columns ``t_s``, ``rss_kb``); False when there is nothing to save."""
+        """Save the series as Parquet (columns ``t_s``, ``rss_kb``); False when there is nothing to save.
+
+        Raises
+        ------
+        LedgerError
+            The file cannot be written.
+        """
         if not self.t_s:
             return False
-        path.parent.mkdir(parents=True, exist_ok=True)
         table = pa.table({"t_s": pa.array(self.t_s, pa.float64()), "rss_kb": pa.array(self.rss_kb, pa.int64())})
         scratch = path.with_suffix(".tmp")
-        pq.write_table(table, scratch, compression="zstd")
-        scratch.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table, scratch, compression="zstd")
+            scratch.replace(path)
+        except OSError as error:
+            raise LedgerError(f"cannot write the series {path}: {error.strerror or error}") from error
         return True
 
 

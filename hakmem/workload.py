@@ -92,7 +92,7 @@ class Ramp(Seeded):
     n: Slots = 300_000
     keep_each: Slots | None = None
     churn_ops: Annotated[int, Field(ge=0, le=10**12)] | None = None
-    churn_seconds: Seconds | None = None
+    churn_seconds: Annotated[float, Field(ge=0, le=86_400)] | None = None
 
     def sizes(self, profile: Profile) -> dict[str, float]:
         """Return nothing where the user counts churn by the clock."""

@@ -1,0 +1,262 @@
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledgers import trial as make_trial
+from pydantic import ValidationError
+
+from hakmem import allocators, arms, run, store, workload
+from hakmem.build import build as compile_native
+from hakmem.errors import LedgerError
+from hakmem.store import Ledger, Plan, Provenance, Trial, load
+
+
+def row(key: str, **changes: object) -> Trial:
+    return make_trial("hakmem", "baseline", "mixed:ws=400", 0, 100, 2, trial_key=key, **changes)
+
+
+def ledger_of(path: Path, count: int, **changes: object) -> Path:
+    with Ledger(path) as ledger:
+        for number in range(count):
+            ledger.append(row(f"k{number}", order=number, **changes))
+    return path
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """A disk that is full: the kernel refuses to let a file grow beyond `size`."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_what_is_appended_is_what_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "study.jsonl"
+    now = datetime.now(UTC)
+    with Ledger(path) as ledger:
+        ledger.append(Provenance(id="p1", host="h", started=now, facts={"cpu": "unknown", "nested": {"a": [1]}}))
+        ledger.append(
+            Plan(study="s", started=now, seed=1, blocks=2, arms=("a",), workloads=("ramp",), spec={"blocks": 2})
+        )
+        ledger.append(row("k1", syscalls={"mmap": 3}))
+        ledger.append(row("k2", status="timeout", signal=9, exit_status=None, ops=1, peak_rss_kb=None))
+    types = [json.loads(line)["type"] for line in path.read_text().splitlines()]
+    assert types == ["provenance", "plan", "trial", "trial"]
+    assert {json.loads(line)["schema"] for line in path.read_text().splitlines()} == {1}
+    table = load(path)
+    assert list(table["trial_key"]) == ["k1", "k2"]
+    assert table["syscalls"][0] == {"mmap": 3}
+    assert table["peak_rss_mb"][0] == pytest.approx(2)
+    assert table["mops"][0] == pytest.approx(100)
+    assert table["end_rss_less_lazyfree_mb"][0] == pytest.approx(2)
+    assert table["status"][1] == "timeout" and table["peak_rss_mb"].isna()[1]
+    assert table.attrs["torn_lines"] == 0
+    assert store.provenance(path)["p1"].facts["nested"] == {"a": [1]}
+
+
+def test_every_documented_column_is_there_even_in_an_empty_ledger(tmp_path: Path) -> None:
+    path = ledger_of(tmp_path / "empty.jsonl", 0)
+    table = load(path)
+    documented = {
+        "schema",
+        "study",
+        "trial_key",
+        "provenance",
+        "host",
+        "block",
+        "position",
+        "order",
+        "arm",
+        "role",
+        "allocator",
+        "version",
+        "linkage",
+        "gates",
+        "effective_gates",
+        "workload",
+        "argv",
+        "status",
+        "exit_status",
+        "signal",
+        "stderr_tail",
+        "spoiled",
+        "started",
+        "wall_s",
+        "user_s",
+        "sys_s",
+        "ops",
+        "seconds",
+        "ops_per_s",
+        "peak_rss_kb",
+        "start_rss_kb",
+        "end_rss_kb",
+        "end_lazyfree_kb",
+        "phases",
+        "minflt",
+        "majflt",
+        "nvcsw",
+        "nivcsw",
+        "steal_s",
+        "syscalls",
+        "syscalls_per_op",
+        "counters",
+        "series",
+        "peak_rss_mb",
+        "end_rss_mb",
+        "end_rss_less_lazyfree_mb",
+        "mops",
+    }
+    assert table.empty
+    assert documented <= set(table.columns)
+    assert (table.dtypes[["ops", "peak_rss_kb", "mops"]] == "float64").all()
+
+
+def test_rows_are_frozen_and_closed() -> None:
+    with pytest.raises(ValidationError):
+        row("k", unknown_field=1)
+    with pytest.raises(ValidationError):
+        row("k", status="fine")
+    with pytest.raises(ValidationError):
+        row("k", wall_s=float("nan"))
+    with pytest.raises(ValidationError):
+        row("k").trial_key = "other"  # type: ignore[misc]
+
+
+@given(cut=st.integers(min_value=0))
+def test_a_cut_anywhere_loses_at_most_the_last_trial(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
+    path = ledger_of(tmp_path_factory.mktemp("cut") / "study.jsonl", 3)
+    whole = path.read_bytes()
+    kept = whole[: cut % (len(whole) + 1)]
+    path.write_bytes(kept)
+    survivors = [f"k{number}" for number in range(kept.count(b"\n"))]
+    fragment = kept.rpartition(b"\n")[2]
+    if fragment and len(fragment) == len(whole.split(b"\n")[0]):  # all but the newline: a whole record
+        survivors.append(f"k{len(survivors)}")
+        fragment = b""
+    table = load(path)
+    assert list(table["trial_key"]) == survivors
+    assert table.attrs["torn_lines"] == (1 if fragment else 0)
+    with Ledger(path) as ledger:
+        assert ledger.keys == set(survivors)
+        ledger.append(row("after"))
+    assert path.read_bytes().startswith(kept)  # never edited
+    assert list(load(path)["trial_key"]) == [*survivors, "after"]
+
+
+def test_one_writer_at_a_time_and_any_reader(tmp_path: Path) -> None:
+    path = tmp_path / "study.jsonl"
+    with Ledger(path) as ledger:
+        ledger.append(row("k0"))
+        with pytest.raises(LedgerError, match="another process is writing"):
+            Ledger(path)
+        assert len(load(path)) == 1
+    with Ledger(path) as ledger:
+        assert ledger.keys == {"k0"}
+
+
+def test_a_full_disk_is_an_error_and_the_ledger_goes_on(tmp_path: Path) -> None:
+    path = ledger_of(tmp_path / "study.jsonl", 2)
+    with Ledger(path) as ledger:
+        with no_file_larger_than(path.stat().st_size + 100), pytest.raises(LedgerError, match="too large|No space"):
+            ledger.append(row("lost"))
+        assert "lost" not in ledger.keys
+        table = load(path)
+        assert list(table["trial_key"]) == ["k0", "k1"]
+        assert table.attrs["torn_lines"] == 1
+        ledger.append(row("k2"))
+    assert list(load(path)["trial_key"]) == ["k0", "k1", "k2"]
+
+
+def test_a_ledger_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="cannot open"):
+        Ledger(tmp_path)
+    with pytest.raises(LedgerError, match=r"no ledger .*none\.jsonl"):
+        load(tmp_path / "none.jsonl")
+    with pytest.raises(LedgerError, match="cannot read"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"schema":2,"type":"trial"}', "line 2: schema 2, but this hakmem reads schema 1"),
+        ('{"type":"trial"}', "line 2: schema None"),
+        ('{"schema":1,"type":"note"}', "line 2: .*'provenance', 'plan', 'trial'"),
+        ('{"schema":1,"type":"plan","study":"s"}', r"line 2: plan\.started: Field required"),
+    ],
+)
+def test_a_record_that_cannot_be_understood_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = ledger_of(tmp_path / "study.jsonl", 1)
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(LedgerError, match=said):
+        load(path)
+    with pytest.raises(LedgerError, match=said):
+        Ledger(path)
+    os.rename(path, path.with_suffix(".moved"))  # the failed open left no lock behind
+    with Ledger(path):
+        pass
+
+
+def test_hosts_are_not_pooled_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "study.jsonl"
+    with Ledger(path) as ledger:
+        ledger.append(row("k0", host="one"))
+        ledger.append(row("k1", host="two"))
+    with pytest.raises(LedgerError, match="2 hosts .one, two."):
+        load(path)
+    assert list(load(path, host="two")["trial_key"]) == ["k1"]
+    assert len(load(path, pool_hosts=True)) == 2
+
+
+def test_newest_keeps_what_belongs_together(tmp_path: Path) -> None:
+    path = tmp_path / "study.jsonl"
+    with Ledger(path) as ledger:
+        ledger.append(row("old build", order=0, build="b0"))
+        ledger.append(row("other size", order=1, argv=("bench_system", "--cycles=1")))
+        ledger.append(row("kept", order=2, argv=("bench_system", "--cycles=2")))
+        ledger.append(row("linked", order=3, argv=("bench_mi", "--cycles=2")))
+    assert list(store.newest(load(path))["trial_key"]) == ["kept", "linked"]
+
+
+def test_digests_are_stable_and_tell_contents_apart() -> None:
+    assert store.digest({"a": 1, "b": [2]}) == store.digest({"b": [2], "a": 1}) == "0855bfc20eb6cfaa"
+    assert store.digest({"a": 1}) != store.digest({"a": "1"})
+
+
+def test_a_row_holds_what_the_trial_measured() -> None:
+    native = compile_native()
+    work = workload.parse("ramp:n=20000,churn_ops=100", "smoke")
+    arm = arms.make(allocators.find("hakmem", native), arms.parse("lean:DONTNEED:1")[1])
+    where = {"study": "s", "trial_key": "k", "provenance": "p", "host": "h", "block": 4, "position": 2, "order": 9}
+    made = store.row(run.trial(native, arm, work), arm, work, native, **where)
+    assert made.status == "ok", made
+    assert (made.arm, made.role, made.block, made.build) == ("hakmem LEAN DONTNEED 1 MB", "arm", 4, native.build_id)
+    assert made.argv[0] == "bench_ramp_system"
+    assert made.syscalls is not None and made.syscalls["madvise"] > 0
+    assert made.syscalls_per_op == pytest.approx(sum(made.syscalls.values()) / (made.ops or 1))
+    assert made.effective_gates is not None and made.effective_gates["HAKMEM_SS_MEM_LEAN"] == "1"
+    assert made.peak_rss_kb is not None and made.end_rss_kb is not None and made.peak_rss_kb > made.end_rss_kb
+    assert Trial.model_validate_json(made.model_dump_json()) == made
+
+
+def test_what_an_allocator_does_not_count_is_null() -> None:
+    native = compile_native()
+    work = workload.parse("mixed:cycles=1000", "smoke")
+    where = {"study": "s", "trial_key": "k", "provenance": "p", "host": "h", "block": 0, "position": 0, "order": 0}
+    for name in ("system", "hakmem_minimal"):
+        arm = arms.make(allocators.find(name, native), {})
+        made = store.row(run.trial(native, arm, work), arm, work, native, **where)
+        assert (made.status, made.syscalls, made.syscalls_per_op, made.counters) == ("ok", None, None, None)
