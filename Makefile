@@ -10,6 +10,7 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.installed
 OUT     := $(CURDIR)/build/native
+COMPILER = $(if $(filter default,$(origin CC)),gcc,$(firstword $(CC)))
 C_FILES  = $(shell find native -name '*.c' -o -name '*.h')
 
 export LC_ALL := C.UTF-8
@@ -42,6 +43,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 native: ## compile the allocator and its drivers into build/native
+	@command -v $(COMPILER) >/dev/null || { echo "there is no C compiler $(COMPILER) on this machine: install it with  sudo apt-get install gcc" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -C native OUT=$(OUT)
 
 report: $(STAMP) native ## sweep the LEAN gates and write reports/lean_sweep.html (PROFILE=smoke|quick|full)

@@ -68,6 +68,12 @@ def test_setup_says_that_there_is_no_python(bare: Path) -> None:
     assert found.stderr.startswith("there is no no-such-python on this machine: install it with")
 
 
+def test_native_says_that_there_is_no_compiler() -> None:
+    found = make("native", "CC=no-such-compiler -O3")
+    assert found.returncode == 2
+    assert found.stderr.startswith("there is no C compiler no-such-compiler on this machine: install it with")
+
+
 def test_the_version_check_refuses_an_old_python() -> None:
     recipe = re.search(r"-c '(import sys;.*?)'", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert recipe
