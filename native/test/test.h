@@ -41,25 +41,33 @@ extern int hakmem_check(void) __attribute__((weak));
 
 #define SKIP(test, why) printf("skip %s: %s\n", #test, why)
 
-/* Every byte of a block depends on its key and place, so that two blocks that overlap cannot both look whole. */
-static inline uint8_t pattern_byte(uint32_t key, size_t i) {
-    return (uint8_t)((key * UINT32_C(2654435761)) >> 24) ^ (uint8_t)(i * 131 + (i >> 8));
-}
+/* Every word of a block depends on its key and place, so that two blocks that overlap cannot both look whole. */
+static inline uint64_t pattern_word(uint32_t key, size_t i) { return (key | (uint64_t)i << 32 | 1) * UINT64_C(0x9E3779B97F4A7C15); }
 
 static inline void fill(void *block, size_t size, uint32_t key) {
-    for (size_t i = 0; i < size; i++) ((uint8_t *)block)[i] = pattern_byte(key, i);
+    uint8_t *at = block;
+    uint64_t word;
+    size_t i = 0;
+    for (; i + sizeof word <= size; i += sizeof word) word = pattern_word(key, i), memcpy(at + i, &word, sizeof word);
+    word = pattern_word(key, i);
+    memcpy(at + i, &word, size - i);
 }
 
 static inline bool is_filled(const void *block, size_t size, uint32_t key) {
-    for (size_t i = 0; i < size; i++)
-        if (((const uint8_t *)block)[i] != pattern_byte(key, i)) return false;
-    return true;
+    const uint8_t *at = block;
+    uint64_t word;
+    size_t i = 0;
+    for (; i + sizeof word <= size; i += sizeof word) {
+        memcpy(&word, at + i, sizeof word);
+        if (word != pattern_word(key, i)) return false;
+    }
+    word = pattern_word(key, i);
+    return memcmp(at + i, &word, size - i) == 0;
 }
 
 static inline bool is_zero(const void *block, size_t size) {
-    for (size_t i = 0; i < size; i++)
-        if (((const uint8_t *)block)[i] != 0) return false;
-    return true;
+    const uint8_t *at = block;
+    return size == 0 || (at[0] == 0 && memcmp(at, at + 1, size - 1) == 0);
 }
 
 static inline bool is_aligned(const void *p, size_t alignment) { return ((uintptr_t)p & (alignment - 1)) == 0; }

@@ -1,0 +1,14 @@
+// expect: by flush "double free"
+// 10000 other blocks of the class are freed in between.
+#include "misuse.h"
+
+int main(void) {
+    enum { OTHERS = 10000 };
+    static void *others[OTHERS];
+    void *p = malloc(1000);
+    for (int i = 0; i < OTHERS; i++) others[i] = malloc(1000);
+    free(p);
+    for (int i = 0; i < OTHERS; i++) free(others[i]);
+    free(p);
+    return survived();
+}

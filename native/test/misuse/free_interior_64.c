@@ -1,0 +1,9 @@
+// expect: by flush "invalid free \(interior pointer\)"
+// 16 bytes behind the start of 64.
+#include "misuse.h"
+
+int main(void) {
+    char *p = malloc(64);
+    free(p + 16);
+    return survived();
+}

@@ -1,0 +1,221 @@
+"""The allocator as programs meet it: misuse is caught, real programs run unchanged, gates are read with care."""
+
+import fcntl
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NATIVE = ROOT / "native"
+OUT = ROOT / "build" / "native"
+LIBRARY = OUT / "lib" / "libhakmem.so"
+MISUSES = sorted((NATIVE / "test" / "misuse").glob("*.c"))
+LEAN = {"HAKMEM_SS_MEM_LEAN": "1", "HAKMEM_SS_MEM_LEAN_TARGET_MB": "1"}
+GATES = {
+    "default": {},
+    "lean-dontneed": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "DONTNEED"},
+    "lean-free": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "FREE"},
+    "lean-off": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "OFF"},
+    "lean-whole-slabs": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "DONTNEED", "HAKMEM_SS_PARTIAL_RELEASE": "0"},
+}
+EXPECT = re.compile(r'// expect: (at once|by flush) "(.+)"\n')
+ADDRESS = r": pointer 0x[0-9a-f]+, (class \d+ B|no class)\n"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built() -> Iterator[None]:
+    """Build libraries and misuse programs once; programs that abort leave no core file."""
+    OUT.mkdir(parents=True, exist_ok=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    with (OUT / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        command = ["make", "-C", str(NATIVE), f"OUT={OUT}", f"-j{os.cpu_count()}", "all", "misuse"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    yield
+    resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+
+
+def environment(gates: dict[str, str], library: Path | None = LIBRARY) -> dict[str, str]:
+    made = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8", **gates}
+    return made if library is None else {**made, "LD_PRELOAD": str(library)}
+
+
+def run(
+    command: list[str | Path],
+    gates: dict[str, str],
+    *,
+    library: Path | None = LIBRARY,
+    cwd: Path | None = None,
+    text: str = "",
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=environment(gates, library), cwd=cwd, input=text, capture_output=True, text=True, timeout=120
+    )
+
+
+# ---- misuse ----
+
+
+@pytest.mark.parametrize("gates", GATES.values(), ids=GATES.keys())
+@pytest.mark.parametrize("source", MISUSES, ids=[source.stem for source in MISUSES])
+def test_misuse_ends_with_one_line_and_sigabrt(source: Path, gates: dict[str, str]) -> None:
+    expected = EXPECT.match(source.read_text())
+    assert expected, f"{source} begins with no expectation"
+    when, what = expected.groups()
+    done = run([OUT / "test" / "misuse" / source.stem], gates)
+    assert done.returncode == -6, f"ended with {done.returncode}, said {done.stdout!r} and {done.stderr!r}"
+    assert re.fullmatch(f"hakmem: {what}{ADDRESS}", done.stderr)
+    if when == "at once":
+        assert done.stdout == "", "the program went on behind its bug"
+
+
+def test_there_is_a_program_for_every_kind_of_misuse() -> None:
+    assert len(MISUSES) >= 65
+
+
+# ---- real programs ----
+
+JSON = '{"numbers": [1, 2.5, -3e10], "nested": {"a": [true, false, null], "text": "\\u00e4\\n"}, "list": [' + (
+    ", ".join(f'{{"id": {i}, "name": "item {i}"}}' for i in range(3000)) + "]}"
+)
+SQL = """
+create table t(id integer primary key, name text, value real);
+with recursive c(i) as (select 1 union all select i + 1 from c where i < 20000)
+  insert into t select i, 'name ' || (i * 7919 % 1000), i * 0.5 from c;
+create index by_name on t(name);
+select name, count(*), sum(value) from t group by name order by 2 desc, 1 limit 20;
+delete from t where id % 3 = 0;
+vacuum;
+select count(*), sum(length(name)) from t;
+"""
+PERL = "my %h; $h{$_ % 977} .= chr(65 + $_ % 26) x ($_ % 50) for 1 .. 40000; print map { length $h{$_} } sort keys %h"
+BASH = """declare -A sizes
+for i in $(seq 3000); do sizes[k$((i % 100))]+="x$i"; done
+for k in "${!sizes[@]}"; do echo "$k ${#sizes[$k]}"; done | sort
+"""
+LUA = "local t = {} for i = 1, 50000 do t[#t + 1] = ('%d'):format(i):rep(i % 20) end print(#table.concat(t))"
+NODE = """const a = [];
+for (let i = 0; i < 50000; i++) a.push({i, s: 'x'.repeat(i % 100)});
+console.log(JSON.stringify(a).length)
+"""
+C_SOURCE = "".join(f"int f{i}(int x) {{ return x < 2 ? x : f{i}(x - 1) + f{i}(x - 2) * {i}; }}\n" for i in range(300))
+THREADS = """
+import concurrent.futures, hashlib, json
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    work = lambda n: hashlib.sha256(json.dumps([list(range(n % 300))] * 20).encode()).hexdigest()
+    print(hashlib.sha256("".join(pool.map(work, range(400))).encode()).hexdigest())
+"""
+PROGRAMS: dict[str, tuple[list[str], str]] = {
+    "python3-json": ([sys.executable, "-m", "json.tool", "--sort-keys"], JSON),
+    "python3-threads": ([sys.executable, "-c", THREADS], ""),
+    "git": (["git", "-C", "repository", "log", "--stat", "--format=%H %an %s"], ""),
+    "gcc": (["gcc", "-O2", "-x", "c", "-S", "-o", "-", "-"], C_SOURCE),
+    "sqlite3": (["sqlite3", "data.db"], SQL),
+    "perl": (["perl", "-e", PERL], ""),
+    "bash": (["bash", "-c", BASH], ""),
+    "lua": (["lua5.4", "-e", LUA], ""),
+    "node": (["node", "-e", NODE], ""),
+}
+
+
+def make_repository(where: Path) -> None:
+    """Make a small repository with a history that is the same every time."""
+    stamp = {f"GIT_{who}_{what}": "x" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    stamp |= {f"GIT_{who}_DATE": "2026-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")}
+    git = ["git", "-c", "commit.gpgsign=false", "-c", "init.defaultBranch=main"]
+    where.mkdir()
+    subprocess.run([*git, "init", "-q"], cwd=where, check=True)
+    for i in range(12):
+        (where / f"file{i % 4}").write_text("".join(f"line {i * k}\n" for k in range(200)))
+        subprocess.run([*git, "add", "."], cwd=where, check=True)
+        subprocess.run([*git, "commit", "-q", "-m", f"change {i}"], cwd=where, check=True, env={**os.environ, **stamp})
+
+
+@pytest.mark.parametrize("gates", ["default", "lean-dontneed"])
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_real_programs_do_not_notice(name: str, gates: str, tmp_path: Path) -> None:
+    command, text = PROGRAMS[name]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    outputs = []
+    for library in (None, LIBRARY):
+        where = tmp_path / ("system" if library is None else "hakmem")
+        where.mkdir()
+        if name == "git":
+            make_repository(where / "repository")
+        done = run(list(command), GATES[gates], library=library, cwd=where, text=text)
+        outputs.append((done.returncode, done.stdout, done.stderr))
+    assert outputs[0] == outputs[1]
+    assert outputs[0][0] == 0 and outputs[0][1]
+
+
+def test_the_preload_is_in_force() -> None:
+    probe = "import ctypes; print(ctypes.CDLL(None).hakmem_check())"
+    assert run([sys.executable, "-c", probe], {}).stdout == "1\n"
+
+
+# ---- gates ----
+
+
+@pytest.mark.parametrize(
+    ("gate", "value", "allowed"),
+    [
+        ("HAKMEM_SS_MEM_LEAN_DECOMMIT", "MAYBE", ("FREE", "DONTNEED", "OFF")),
+        ("HAKMEM_SS_MEM_LEAN", "yes", ("0", "1")),
+        ("HAKMEM_SS_MEM_LEAN_TARGET_MB", "10x", ("1", "1048576")),
+        ("HAKMEM_SS_MEM_LEAN_TARGET_MB", "0", ("1", "1048576")),
+        ("HAKMEM_SS_MEM_LEAN_TARGET_MB", "99999999999999999999", ("1", "1048576")),
+        ("HAKMEM_PROFILE", "FASTEST", ("MIXED_TINYV3_C7_SAFE", "MIXED_TINYV3_C7_BALANCED")),
+    ],
+)
+def test_a_bad_gate_is_one_line_and_the_default(gate: str, value: str, allowed: tuple[str, ...]) -> None:
+    done = run([OUT / "bin" / "bench_battle_system", "1000"], {gate: value})
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("hakmem: ")
+    for word in (gate, value, *allowed):
+        assert word in lines[0]
+
+
+def test_good_gates_are_silent() -> None:
+    for gates in GATES.values():
+        assert run([OUT / "bin" / "bench_battle_system", "1000"], gates).stderr == ""
+
+
+# ---- the libraries ----
+
+
+@pytest.mark.parametrize("flavour", ["hakmem", "hakmem_minimal", "hakmem_observe"])
+def test_libraries_export_the_interface_and_nothing_else(flavour: str) -> None:
+    listed = subprocess.run(
+        ["nm", "-D", "--defined-only", OUT / "lib" / f"lib{flavour}.so"], capture_output=True, text=True, check=True
+    ).stdout
+    exported = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
+    family = """malloc calloc realloc reallocarray free free_sized free_aligned_sized aligned_alloc posix_memalign
+        memalign valloc pvalloc malloc_usable_size malloc_trim mallinfo2 malloc_info mallopt hakmem_stats_json
+        hakmem_version"""
+    assert set(family.split()) <= exported
+    rest = {
+        name
+        for name in exported - set(family.split())
+        if not re.match(r"hakmem_|ss_|g_ss_|cfree$|mallinfo$|_Zn|_Zd", name)
+    }
+    assert not rest, f"{flavour} exports names that may collide with a program's own"
+
+
+@pytest.mark.parametrize("flavour", ["hakmem", "hakmem_minimal", "hakmem_observe"])
+def test_linked_drivers_carry_the_allocator_for_libc_too(flavour: str) -> None:
+    """What libc allocates and the program frees (getline, strdup) must come from the same allocator."""
+    program = OUT / "bin" / f"bench_random_mixed_{flavour}"
+    listed = subprocess.run(["nm", "-D", "--defined-only", program], capture_output=True, text=True, check=True).stdout
+    exported = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
+    assert {"malloc", "free", "calloc", "realloc"} <= exported
