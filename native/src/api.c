@@ -69,7 +69,10 @@ __attribute__((constructor)) static void at_start(void) {
 
 __attribute__((destructor)) static void at_exit(void) {
     if (!ready) return;
-    if (HAK_CHECKS) tcache_drain(); /* misuse that no later free has brought to light */
+    if (HAK_CHECKS) { /* misuse that no later free has brought to light */
+        tcache_drain();
+        slab_depot_drain();
+    }
     dump_at_exit();
 }
 

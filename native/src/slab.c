@@ -75,6 +75,8 @@ static size_t in_slab(const unit *s) { return s->nfree + (hak_class[s->cls].coun
 static bool is_empty(const unit *s) { return in_slab(s) == hak_class[s->cls].count; }
 static size_t unit_number(const unit *s) { return (size_t)(s - unit_table); }
 
+static bool is_free_bit(unit *s, unsigned i) { return peek(&unit_bits(s, hak_class[s->cls].count)[i / 64]) >> (i % 64) & 1; }
+
 static void list_slab(slab_class *k, unit *s) {
     s->listed = 1;
     s->prev = NULL;
@@ -334,9 +336,20 @@ void slab_flush(slab_heap *h, unsigned cls, chain c) {
     }
 }
 
+/* What a flush would notice, for chains that are not flushed. */
+static void check_chain(unsigned cls, chain c) {
+    const block *b = c.head;
+    for (unsigned i, left = c.count; left; left--, b = b->next) {
+        if (!block_looks_free(b)) hak_fatal("corrupted free list", b, hak_class[cls].size);
+        unit *s = locate(b, cls, &i);
+        if (is_free_bit(s, i)) hak_fatal("double free", b, hak_class[cls].size);
+    }
+}
+
 bool slab_depot_put(unsigned cls, chain c) {
     slab_class *k = &classes[cls];
-    if (ss_lean_releases()) return false; /* whole chains at rest are what Lean has not got */
+    if (ss_lean_releases() || peek(&k->depot_count) == DEPOT_CHAINS) return false; /* Lean keeps no chains at rest */
+    if (HAK_CHECKS) check_chain(cls, c);
     lock(&k->lock);
     bool ok = k->depot_count < DEPOT_CHAINS;
     if (ok) {
@@ -359,6 +372,11 @@ bool slab_depot_get(unsigned cls, chain *c) {
     }
     unlock(&k->lock);
     return ok;
+}
+
+void slab_depot_drain(void) {
+    for (unsigned cls = 1; cls <= CLASSES; cls++)
+        for (chain c; slab_depot_get(cls, &c);) slab_flush(NULL, cls, c);
 }
 
 void slab_abandon(slab_heap *h) {
@@ -397,12 +415,25 @@ _Noreturn COLD void slab_bad_free(const void *p) {
     hak_fatal(size && off % size == 0 ? "double free" : "invalid free (mapping is gone)", p, size);
 }
 
-bool slab_is_linked(const block *b, unsigned cls) {
+static bool in_depot(const block *b, unsigned cls) {
+    slab_class *k = &classes[cls];
+    bool found = false;
+    lock(&k->lock);
+    for (unsigned i = 0; i < k->depot_count && !found; i++)
+        for (const block *at = k->depot[i].head; at != LIST_END && !found; at = at->next) found = at == b;
+    unlock(&k->lock);
+    return found;
+}
+
+bool slab_is_free(const block *b, unsigned cls) {
+    size_t u = unit_of(b), off = (uintptr_t)b & UNIT_MASK, size = hak_class[cls].size;
+    if (off % size) return false;
+    if (is_free_bit(unit_record(u), (unsigned)(off / size))) return true;
     const block *n = b->next;
-    if (n == LIST_END) return true;
-    size_t u = unit_of(n), off = (uintptr_t)n & UNIT_MASK;
+    if (n == LIST_END) return in_depot(b, cls);
+    u = unit_of(n);
     if (!in_arena(n) || !ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB || unit_record(u)->cls != cls) return false;
-    return off % hak_class[cls].size == 0;
+    return ((uintptr_t)n & UNIT_MASK) % size == 0;
 }
 
 void slab_check_live(const void *p, const char *what) {
@@ -413,8 +444,8 @@ void slab_check_live(const void *p, const char *what) {
     unsigned i = (unsigned)((off * (uint64_t)c->reciprocal) >> 32);
     if (off != (size_t)i * c->size || i >= c->count) hak_fatal("invalid free (interior pointer)", p, c->size);
     bool page_gone = pages_of(off, off + 1) & (uint16_t)~peek(&s->resident); /* no live block stands on a page that was given back */
-    if (page_gone || i >= peek(&s->carved) || (peek(&unit_bits(s, c->count)[i / 64]) >> (i % 64) & 1)) hak_fatal(what, p, c->size);
-    if (HAK_CHECKS && block_looks_free(p) && slab_is_linked(p, s->cls)) hak_fatal(what, p, c->size);
+    if (page_gone || i >= peek(&s->carved) || is_free_bit(s, i)) hak_fatal(what, p, c->size);
+    if (HAK_CHECKS && block_looks_free(p) && slab_is_free(p, s->cls)) hak_fatal(what, p, c->size);
 }
 
 /* ---- Lean: free pages of slabs that hold live blocks ---- */
@@ -478,8 +509,7 @@ void slab_purge_if_over(void) {
 
 size_t slab_trim(void) {
     size_t start = ss_resident_bytes();
-    for (unsigned cls = 1; cls <= CLASSES; cls++)
-        for (chain c; slab_depot_get(cls, &c);) slab_flush(NULL, cls, c);
+    slab_depot_drain();
     for (unsigned cls = 1; cls <= CLASSES; cls++) {
         slab_class *k = &classes[cls];
         lock(&k->lock);

@@ -3,7 +3,7 @@
  *   class   1..CLASSES: 16-byte steps to 256, eight an octave to 4 KiB, then 64 KiB / k up to 32 KiB. 0 is no class.
  *   octave  C0..C7, the names that gates, dumps and charts use: C0 holds 16 B, Ck up to 16 << k; 8 (M) is above 2 KiB.
  *   block   while free in a thread cache: { next, mac }, mac = secret ^ next, so a second free and a damaged list show. What a
- *           program copies about can look the same: a look-alike is a second free only if slab_is_linked() agrees.
+ *           program copies about can look the same: a look-alike is a second free only if slab_is_free() agrees.
  *   chain   blocks linked by `next`, ended by LIST_END.
  *   depot   per class, up to DEPOT_CHAINS full chains that threads hand each other in O(1).
  *
@@ -93,14 +93,15 @@ unsigned slab_cap(unsigned cls); /* blocks a hot list of this class may hold */
 chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided);
 /* Give a chain back to its slabs; ends the program on a block that is free already, or none. Checks every block. */
 void slab_flush(slab_heap *h, unsigned cls, chain c);
-bool slab_depot_put(unsigned cls, chain c); /* false: full */
+bool slab_depot_put(unsigned cls, chain c); /* checks every block, like slab_flush; false: full */
 bool slab_depot_get(unsigned cls, chain *c);
+void slab_depot_drain(void);
 void slab_abandon(slab_heap *h); /* thread exit: current and warm slabs are everybody's */
 
 /* The slow look at one pointer: its block's index if it is a block that is not in its slab, else the program ends with `what`. */
 void slab_check_live(const void *p, const char *what);
-/* Of a block that looks free: whether it is linked to where a block of its class can be. */
-bool slab_is_linked(const block *b, unsigned cls);
+/* Of a block that looks free: whether it is, as far as its slab, its link and the depot tell. Lists of threads are not searched. */
+bool slab_is_free(const block *b, unsigned cls);
 /* A pointer into hakmem's arena that is not a live block: says what it is and ends the program. */
 _Noreturn void slab_bad_free(const void *p);
 

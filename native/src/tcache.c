@@ -90,10 +90,10 @@ static void push(block *p, unsigned c) {
 }
 
 #if HAK_CHECKS
-/* A block on its way to a list must not be on one. The last block of a list has no neighbour to prove it: look for it. */
+/* A block on its way to a list must not be on one. */
 static void check_not_listed(const block *p, unsigned c) {
-    if (!block_looks_free(p) || !slab_is_linked(p, c)) return;
-    bool found = p->next != LIST_END;
+    if (!block_looks_free(p)) return;
+    bool found = slab_is_free(p, c);
     const chain lists[] = {{hak_tls.head[c], 0}, hak_tls.heap ? hak_tls.heap->spare[c] : (chain){0}};
     for (int i = 0; i < 2 && !found; i++)
         for (const block *b = lists[i].head; b && b != LIST_END && !found; b = b->next) found = b == p;
