@@ -358,7 +358,7 @@ def phases(rows: pd.DataFrame) -> Figure:
     for workload, cell in _cells(rows):
         looks = _looks(cell)
         points = _phase_points(stats.usable(cell))
-        points = points[points["key"].isin(looks)]
+        points = points[points["key"].isin(looks) & (points["key"] != BASELINE2)]
         if points.empty:
             continue
         summary = (
@@ -492,6 +492,7 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
     def draw(axes: Axes, theme: Theme) -> str:
         axes.set_xscale("log")
         axes.set_xlim(left, 4 * max(budget, float(summary["max"].max())))
+        axes.set_ylim(-0.7, len(summary) - 0.3)
         axes.axvline(budget, color=theme.ink, lw=1.2, ls="--")
         for y, (key, line) in enumerate(summary.iterrows()):
             look, value = looks[str(key)], float(line["median"])

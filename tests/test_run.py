@@ -92,7 +92,9 @@ def test_endless_output_is_drained_and_bounded() -> None:
 
 
 def test_the_ends_of_long_streams_are_kept_and_any_bytes_survive() -> None:
-    done = shell(r"head -c 3000000 /dev/zero | tr '\0' o; echo end; printf '\377\376bad' >&2; head -c 9000 /dev/zero >&2")
+    done = shell(
+        r"head -c 3000000 /dev/zero | tr '\0' o; echo end; printf '\377\376bad' >&2; head -c 9000 /dev/zero >&2"
+    )
     assert done.status == "ok"
     assert done.stdout_tail.endswith("oooend\n")
     assert len(done.stdout_tail) == run.STDOUT_KEPT

@@ -36,10 +36,8 @@ static COLD bool start(void) {
     if (!ready && !failed) {
         gates_load();
         slab_init();
-        if (os_init() && ss_init() && tcache_init())
-            __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
-        else
-            failed = true;
+        if (os_init() && ss_init() && tcache_init()) __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+        else failed = true;
     }
     unlock(&start_lock);
     errno = saved;
@@ -310,7 +308,9 @@ EXPORT int API(malloc_info)(int options, FILE *to) {
     hakmem_stats s;
     if (options != 0) return EINVAL;
     hakmem_stats_get(&s);
-    fprintf(to, "<malloc version=\"hakmem-" HAK_VERSION "\"><total type=\"live\" size=\"%zu\"/><system type=\"current\" size=\"%zu\"/></malloc>\n",
+    fprintf(to,
+            "<malloc version=\"hakmem-" HAK_VERSION
+            "\"><total type=\"live\" size=\"%zu\"/><system type=\"current\" size=\"%zu\"/></malloc>\n",
             s.live, s.resident);
     return 0;
 }

@@ -34,9 +34,7 @@ void hak_print(const char *fmt, ...) {
 }
 
 _Noreturn COLD void hak_fatal(const char *what, const void *p, size_t class_size) {
-    if (class_size)
-        hak_msg("%s: pointer %p, class %zu B", what, p, class_size);
-    else
-        hak_msg("%s: pointer %p, no class", what, p);
+    if (class_size) hak_msg("%s: pointer %p, class %zu B", what, p, class_size);
+    else hak_msg("%s: pointer %p, no class", what, p);
     abort();
 }

@@ -23,10 +23,12 @@ size_t dump_json(char *buf, size_t size) {
 #define N(name) ((unsigned long long)t->n[ST_##name])
 
 static void os_stats(const stats_block *t) {
-    hak_print("[SS_OS_STATS] alloc=%llu free=%llu madvise=%llu madvise_refused=%llu madvise_failed=%llu lean_decommit=%llu lean_retire=%llu",
+    hak_print("[SS_OS_STATS] alloc=%llu free=%llu madvise=%llu madvise_refused=%llu madvise_failed=%llu lean_decommit=%llu "
+              "lean_retire=%llu",
               N(os_alloc), N(os_free), N(sys_madvise), N(advise_foreign), N(advise_failed), N(lean_decommit), N(lean_retire));
-    hak_print("[SS_OS_STATS] mmap=%llu munmap=%llu mprotect=%llu mremap=%llu pages_released=%llu purge_runs=%llu target_unreachable=%llu",
-              N(sys_mmap), N(sys_munmap), N(sys_mprotect), N(sys_mremap), N(pages_released), N(purge_runs), N(target_unreachable));
+    hak_print(
+        "[SS_OS_STATS] mmap=%llu munmap=%llu mprotect=%llu mremap=%llu pages_released=%llu purge_runs=%llu target_unreachable=%llu",
+        N(sys_mmap), N(sys_munmap), N(sys_mprotect), N(sys_mremap), N(pages_released), N(purge_runs), N(target_unreachable));
 }
 
 static void memory(const stats_block *t) {
@@ -56,7 +58,8 @@ void dump_at_exit(void) {
     static const struct {
         int gate;
         void (*print)(const stats_block *);
-    } dumps[] = {{G_SS_OS_STATS, os_stats}, {G_TINY_MEM_DUMP, memory}, {G_SS_STATS_DUMP, per_class}, {G_WARM_POOL_STATS, warm_pool}};
+    } dumps[] = {
+        {G_SS_OS_STATS, os_stats}, {G_TINY_MEM_DUMP, memory}, {G_SS_STATS_DUMP, per_class}, {G_WARM_POOL_STATS, warm_pool}};
     stats_block t;
     stats_total(&t);
     for (size_t i = 0; i < sizeof dumps / sizeof dumps[0]; i++)

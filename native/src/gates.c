@@ -157,10 +157,8 @@ void gates_load(void) {
     for (int g = 0; g < G_COUNT; g++)
         if (!parse_value(&descs[g], descs[g].def, strlen(descs[g].def), &hak_gate_value[g])) hak_gate_value[g] = -1;
     if (!getauxval(AT_SECURE)) {
-        if (environ)
-            apply_environment(environ);
-        else
-            apply_proc_environment();
+        if (environ) apply_environment(environ);
+        else apply_proc_environment();
         apply_profile();
     }
     errno = saved;

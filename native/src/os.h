@@ -38,9 +38,7 @@ size_t os_resident_bytes(void);  /* of the process, from /proc/self/statm; 0: un
 size_t os_peak_kb(void);         /* VmHWM; 0: unknown */
 uint64_t os_random(void);
 
-static inline bool in_arena(const void *p) {
-    return ((uintptr_t)p - hak_arena_base) >> UNIT_SHIFT < hak_arena_units;
-}
+static inline bool in_arena(const void *p) { return ((uintptr_t)p - hak_arena_base) >> UNIT_SHIFT < hak_arena_units; }
 static inline size_t unit_of(const void *p) { return ((uintptr_t)p - hak_arena_base) >> UNIT_SHIFT; }
 static inline char *unit_address(size_t unit) { return (char *)(hak_arena_base + (unit << UNIT_SHIFT)); }
 

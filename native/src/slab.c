@@ -17,10 +17,9 @@ const class_info hak_class[CLASSES + 1] = {
 #undef X
 };
 
-const uint8_t hak_size_class[SMALL_MAX / 16 + 1] = {
-    [0] = 1,
+const uint8_t hak_size_class[SMALL_MAX / 16 + 1] = {[0] = 1,
 #define X(c, before, size) [(before) / 16 + 1 ...(size) / 16] = c,
-    HAK_CLASS_TABLE(X)
+                                                    HAK_CLASS_TABLE(X)
 #undef X
 };
 
@@ -387,10 +386,8 @@ void slab_abandon(slab_heap *h) {
         lock(&k->lock);
         h->current[cls] = NULL;
         s->owner = NULL;
-        if (is_empty(s))
-            end_slab(NULL, s);
-        else if (in_slab(s))
-            list_slab(k, s);
+        if (is_empty(s)) end_slab(NULL, s);
+        else if (in_slab(s)) list_slab(k, s);
         unlock(&k->lock);
     }
     while (h->warm_count) ss_units_free(h->warm[--h->warm_count], 1);
@@ -443,7 +440,8 @@ void slab_check_live(const void *p, const char *what) {
     const class_info *c = &hak_class[s->cls];
     unsigned i = (unsigned)((off * (uint64_t)c->reciprocal) >> 32);
     if (off != (size_t)i * c->size || i >= c->count) hak_fatal("invalid free (interior pointer)", p, c->size);
-    bool page_gone = pages_of(off, off + 1) & (uint16_t)~peek(&s->resident); /* no live block stands on a page that was given back */
+    bool page_gone =
+        pages_of(off, off + 1) & (uint16_t)~peek(&s->resident); /* no live block stands on a page that was given back */
     if (page_gone || i >= peek(&s->carved) || is_free_bit(s, i)) hak_fatal(what, p, c->size);
     if (HAK_CHECKS && block_looks_free(p) && slab_is_free(p, s->cls)) hak_fatal(what, p, c->size);
 }
@@ -546,7 +544,8 @@ bool slab_check(void) {
         for (unsigned w = 0; w < div_up(c->count, 64); w++) set += (unsigned)__builtin_popcountll(unit_bits(s, c->count)[w]);
         ok = set == s->nfree && s->carved <= c->count && s->nfree <= s->carved && s->listed == (!s->owner && in_slab(s) > 0) &&
              (unit_class[u] == s->cls || unit_class[u] == 0) && (ss_of_unit(u)->used >> (u % ss_units) & 1);
-        if (!ok) hak_msg("slab %zu breaks an invariant: class %u, free %u of bits %u, carved %u", u, s->cls, s->nfree, set, s->carved);
+        if (!ok)
+            hak_msg("slab %zu breaks an invariant: class %u, free %u of bits %u, carved %u", u, s->cls, s->nfree, set, s->carved);
     }
     slab_unlock_all();
     return ok;

@@ -67,9 +67,7 @@ static inline void block_link(block *b, block *next) {
     b->mac = hak_secret ^ (uintptr_t)next;
 #endif
 }
-static inline bool block_looks_free(const block *b) {
-    return ((uintptr_t)b->next ^ b->mac) == hak_secret;
-}
+static inline bool block_looks_free(const block *b) { return ((uintptr_t)b->next ^ b->mac) == hak_secret; }
 
 /* What a thread holds of this room; zeroed at first. */
 #define WARM_MAX 8

@@ -59,7 +59,7 @@ enum {
 #define X(name, doc) ST_##name,
     HAK_COUNTERS(X)
 #undef X
-    ST_COUNT
+        ST_COUNT
 };
 
 #define OCTAVES 9 /* C0..C7 (16 B to 2 KiB) and M (above) */
@@ -75,10 +75,8 @@ extern HIDDEN _Thread_local stats_block *hak_stats_self; /* NULL: the thread is 
 extern HIDDEN stats_block hak_stats_shared;              /* for such threads; updated atomically */
 
 static inline void stat_bump(uint64_t *own, uint64_t *shared, uint64_t by) {
-    if (likely(own != NULL))
-        poke(own, *own + by);
-    else
-        __atomic_fetch_add(shared, by, __ATOMIC_RELAXED);
+    if (likely(own != NULL)) poke(own, *own + by);
+    else __atomic_fetch_add(shared, by, __ATOMIC_RELAXED);
 }
 static inline void stat_add(int i, uint64_t by) {
 #if HAK_STATS_ON

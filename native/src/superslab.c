@@ -49,8 +49,7 @@ static bool know_units(size_t end) {
     if (to > hak_arena_units) to = hak_arena_units;
     size_t n = to - known_units;
     if (!os_commit(unit_table + known_units, round_up(n * sizeof(unit), (size_t)1 << hak_page_shift)) ||
-        !os_commit(unit_extra + known_units * UNIT_EXTRA_WORDS,
-                   round_up(n * UNIT_EXTRA_WORDS * 8, (size_t)1 << hak_page_shift)))
+        !os_commit(unit_extra + known_units * UNIT_EXTRA_WORDS, round_up(n * UNIT_EXTRA_WORDS * 8, (size_t)1 << hak_page_shift)))
         return false;
     __atomic_store_n(&known_units, to, __ATOMIC_RELEASE);
     return true;
@@ -155,8 +154,8 @@ void ss_purge_done(uint64_t t0) {
     STAT(target_unreachable);
     if (gate(G_SS_OS_STATS) && !warned_unreachable) {
         warned_unreachable = true;
-        hak_msg("target of %d MB is out of reach: live data and the pages it stands on are %zu KB above it", ss_mem_lean_target_mb(),
-                over >> 10);
+        hak_msg("target of %d MB is out of reach: live data and the pages it stands on are %zu KB above it",
+                ss_mem_lean_target_mb(), over >> 10);
     }
 }
 
@@ -549,8 +548,7 @@ static void prewarm(void) {
         set_kind(&table[i], mode == PREWARM_TOUCH ? SS_DIRTY : SS_CLEAN);
         if (mode != PREWARM_TOUCH) continue;
         for (size_t u = ss_first_unit(&table[i]), e = u + ss_units; u < e; u++) {
-            for (size_t off = 0; off < UNIT_SIZE; off += (size_t)1 << hak_page_shift)
-                *(volatile char *)(unit_address(u) + off) = 0;
+            for (size_t off = 0; off < UNIT_SIZE; off += (size_t)1 << hak_page_shift) *(volatile char *)(unit_address(u) + off) = 0;
             set_resident(unit_record(u), all_pages(), false);
         }
     }

@@ -200,10 +200,8 @@ NOINLINE void tcache_overflow(size_t cls) {
         block *only = hak_tls.head[cls];
         hak_tls.head[cls] = LIST_END;
         hak_tls.room[cls] = 0;
-        if (join())
-            push(only, cls);
-        else
-            slab_flush(NULL, cls, (chain){only, 1});
+        if (join()) push(only, cls);
+        else slab_flush(NULL, cls, (chain){only, 1});
         return;
     }
     STAT(overflow);
