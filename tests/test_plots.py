@@ -1,0 +1,173 @@
+"""Charts: what they say in words, that they survive thin data, and one visual language."""
+
+import base64
+import re
+from collections.abc import Callable
+from itertools import combinations
+
+import pandas as pd
+import pytest
+from ledgers import ARMS, LEAN, WORKLOADS, rows, study, trial
+
+from hakmem import figure, plots, verdict
+from hakmem.figure import FAMILIES, THEMES, Figure
+from hakmem.store import Trial
+
+CHARTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "frontier": plots.frontier,
+    "forest": plots.forest,
+    "run_order": plots.run_order,
+    "phases": plots.phases,
+    "syscalls": plots.syscalls,
+}
+TWO = ("mixed:ws=400", "ramp")
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return rows([t for t in study(blocks=6) if t.workload in TWO])
+
+
+@pytest.fixture(scope="module")
+def charts(table: pd.DataFrame) -> dict[str, Figure]:
+    return {name: draw(table) for name, draw in CHARTS.items()}
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("name", list(CHARTS))
+def test_every_chart_has_a_panel_a_workload_with_words_and_a_table(name: str, charts: dict[str, Figure]) -> None:
+    chart = charts[name]
+    assert [p.alt.split(":")[0].split(" ")[0] for p in chart.panels] == ["mixed", "ramp"]
+    for panel in chart.panels:
+        assert len(panel.alt) > 40 and panel.light.startswith("<svg") and panel.dark.startswith("<svg")
+        assert THEMES[0].paper in panel.light and THEMES[1].paper in panel.dark
+    assert set(chart.table["workload"]) == set(TWO) and chart.title and chart.note
+
+
+@pytest.mark.parametrize("name", list(CHARTS))
+def test_a_chart_is_emitted_as_figure_with_alt_caption_and_table(name: str, charts: dict[str, Figure]) -> None:
+    text = charts[name].html()
+    assert text.count("<img alt=") == 2 and 'alt=""' not in text
+    assert text.count("<figcaption>") == 1 and "<details><summary>" in text and "<table" in text
+    assert text.count("prefers-color-scheme: dark") == 2
+    pictures = re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", text)
+    assert all(b"</svg>" in base64.b64decode(picture) for picture in pictures) and len(pictures) == 4
+    assert not re.search(r"<script|https?://(?!www\.w3\.org)", text)
+
+
+def test_the_same_rows_give_the_same_picture(table: pd.DataFrame, charts: dict[str, Figure]) -> None:
+    assert plots.frontier(table).panels == charts["frontier"].panels
+
+
+def test_the_frontier_states_what_the_leanest_arm_takes(charts: dict[str, Figure]) -> None:
+    chart = charts["frontier"]
+    assert re.match(r"mixed:ws=400: DONTNEED 10 MB takes 33 to 8\.2\d MB at -\d\.\d % throughput", chart.panels[0].alt)
+    assert "RSS left" not in chart.panels[0].alt and "log" in chart.note
+    by_arm = chart.table[chart.table["workload"] == "mixed:ws=400"].set_index("arm")
+    assert by_arm.loc["jemalloc", "dominated by"] == "mimalloc" and not by_arm.loc["jemalloc", "frontier"]
+    assert (by_arm["MB low"] < by_arm["MB"]).all() and (by_arm["Mops/s high"] > by_arm["Mops/s"]).all()
+
+
+def test_the_frontier_quotes_the_price(table: pd.DataFrame) -> None:
+    chart = plots.frontier(table, verdict.prices(table))
+    assert chart.title.startswith("What a megabyte costs: On ramp") and "% throughput" in chart.title
+
+
+def test_the_forest_shows_every_arm_with_interval_and_band(table: pd.DataFrame) -> None:
+    found = verdict.lean(table)
+    chart = plots.forest(table, found)
+    shown = chart.table[chart.table["workload"] == "ramp"].set_index("arm")
+    assert len(shown) == len(ARMS) - 1 and (shown["neutral band %"] >= 1).all()
+    (judged,) = [v for v in found if v.workload == "ramp" and v.arm == "hakmem LEAN DONTNEED 10 MB"]
+    assert shown.loc["DONTNEED 10 MB", "low %"] == pytest.approx(judged.effect.low)
+    assert "Neutral band" in chart.panels[0].alt and "slower" in chart.panels[0].alt
+
+
+def test_run_order_marks_spoiled_and_failed_trials() -> None:
+    trials = [t for t in study(blocks=6) if t.workload == "ramp"]
+    trials[3] = trials[3].model_copy(update={"spoiled": ("stolen CPU time 12 %",)})
+    trials[5] = trials[5].model_copy(update={"status": "timeout", "ops_per_s": None})
+    chart = plots.run_order(rows(trials))
+    assert f"{len(trials) - 2} good trials, 1 failed, 1 spoiled" in chart.panels[0].alt
+    assert "stolen CPU time 12 %" in set(chart.table["spoiled"])
+
+
+def test_run_order_tells_a_trend() -> None:
+    trials = [t for t in study(blocks=6, cv=0.002) if t.workload == "ramp"]
+    tilted = [
+        t.model_copy(update={"ops_per_s": t.ops_per_s * (1 + 0.002 * i)}) for i, t in enumerate(trials) if t.ops_per_s
+    ]
+    assert "a trend of +" in plots.run_order(rows(tilted)).panels[0].alt
+    assert (
+        "no trend" in plots.run_order(rows([t for t in study(blocks=6, seed=5) if t.workload == "ramp"])).panels[0].alt
+    )
+
+
+def test_syscalls_say_how_far_from_the_budget(charts: dict[str, Figure]) -> None:
+    assert "1,000 times under the budget" in charts["syscalls"].panels[0].alt
+    quiet = plots.syscalls(rows([t for t in study(blocks=2, syscalls_per_op=0.0) if t.workload == "ramp"]))
+    assert "no system call in the timed region" in quiet.panels[0].alt
+
+
+@pytest.mark.parametrize("name", list(CHARTS))
+def test_charts_survive_one_block_and_an_arm_that_always_fails(name: str) -> None:
+    trials = [t for t in study(blocks=1) if t.workload == "ramp"]
+    dead = {"status": "failed", "ops_per_s": None, "peak_rss_kb": None, "end_rss_kb": None, "phases": ()}
+    dead |= {"syscalls_per_op": None, "syscalls": None, "counters": None}
+    trials[0] = trials[0].model_copy(update=dead)
+    assert isinstance(CHARTS[name](rows(trials)).html(), str)
+
+
+@pytest.mark.parametrize("name", list(CHARTS))
+def test_charts_survive_rows_that_say_nothing(name: str) -> None:
+    nothing = {"ops_per_s": None, "peak_rss_kb": None, "end_rss_kb": None, "phases": (), "syscalls_per_op": None}
+    trials = [t.model_copy(update=nothing | {"status": "killed"}) for t in study(blocks=2) if t.workload == "ramp"]
+    assert CHARTS[name](rows(trials)).panels == ()
+
+
+def test_names_from_outside_are_escaped() -> None:
+    evil = "<script>alert(1)</script>"
+    arms = [(evil, "arm", 0.9, 0.5, LEAN) if arm[0] == "hakmem LEAN OFF" else arm for arm in ARMS]
+    table = rows([t for t in study(blocks=2, arms=arms) if t.workload == "ramp"])
+    for draw in CHARTS.values():
+        assert "<script" not in draw(table).html()
+
+
+def test_colours_stand_out_on_both_papers_and_markers_differ() -> None:
+    for look in FAMILIES.values():
+        assert contrast(look.light, THEMES[0].paper) >= 3 and contrast(look.dark, THEMES[1].paper) >= 3
+    for theme in THEMES:
+        assert contrast(theme.ink, theme.paper) >= 7 and contrast(theme.quiet, theme.paper) >= 4.5
+    for one, other in combinations(FAMILIES.values(), 2):
+        assert one.marker != other.marker and one.light != other.light and one.dark != other.dark
+
+
+def test_an_arm_looks_the_same_wherever_it_is() -> None:
+    assert figure.family("hakmem_minimal", {}) == figure.family("hakmem", {}) == "hakmem"
+    assert figure.family("hakmem", LEAN) == "LEAN DONTNEED"
+    assert figure.family("hakmem", {"HAKMEM_SS_MEM_LEAN": "1"}) == "LEAN FREE"  # the gate's default
+    assert figure.family("hakmem", {"HAKMEM_WARM_POOL": "0"}) == "gates"
+    assert figure.family("preload:/x.so", {}) == "other"
+    assert set(FAMILIES) >= {"system", "mimalloc", "jemalloc", "tcmalloc", "tbbmalloc"}
+
+
+def test_tables_show_missing_figures_as_a_dash_and_escape_text() -> None:
+    text = figure.table_html(pd.DataFrame({"a": [1.5, float("nan")], "b": ["<b>", None]}), 'a "label"')
+    assert "–" in text and "&lt;b&gt;" in text and "<b>" not in text and "a &quot;label&quot;" in text
+
+
+def test_charts_of_a_thousand_trials_share_their_rows() -> None:
+    trials: list[Trial] = [trial("hakmem", "baseline", "mixed", b, 100.0 + b % 7, 33.0) for b in range(500)]
+    trials += [trial("system", "peer", "mixed", b, 90.0 + b % 5, 2.0) for b in range(500)]
+    chart = plots.forest(rows(trials))
+    assert chart.table["blocks"].tolist() == [500] and len(WORKLOADS) == 4
