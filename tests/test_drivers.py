@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 NATIVE = ROOT / "native"
 OUT = ROOT / "build" / "native"
 FLAVOURS = ["hakmem", "hakmem_minimal", "hakmem_observe"]
-FIELDS = ["hakmem_bench", "driver", "args", "ops", "seconds", "ops_per_s", "peak_rss_kb", "start_rss_kb", "phases", "timed", "extra", "allocator"]
+FIELDS = ["hakmem_bench", "driver", "args", "ops", "seconds", "ops_per_s", "peak_rss_kb", "start_rss_kb"]
+FIELDS += ["phases", "timed", "extra", "allocator"]
 TINY: dict[str, list[str]] = {
     "random_mixed": ["20000", "100", "7"],
     "larson": ["20000", "--profile=tiny", "--blocks=50", "--rounds=20"],

@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh OUT VARIANT...: runs the C tests of every variant; one line a program, a summary, non-zero status if any failed.
+# run.sh OUT VARIANT/TEST...: runs C tests, each under several gates; one line a run, a summary, non-zero status if any failed.
 # Gates may be set from outside: HAKMEM_SS_MEM_LEAN=1 make -C native test
 out=$1
 shift
@@ -25,21 +25,27 @@ run() { # run LABEL PROGRAM [GATE=value...]
         echo "ok     $label ($(grep -c '^ok ' "$log") checks$(sed -n 's/^skip \(.*\)/; skipped \1/p' "$log"))"
     else
         failed=$((failed + 1))
-        [ $status -eq 124 ] && echo "FAILED $label: still running after $limit s" || echo "FAILED $label: exit status $status"
+        if [ $status -eq 124 ]; then
+            echo "FAILED $label: still running after $limit s"
+        else
+            echo "FAILED $label: exit status $status"
+        fi
         sed 's/^/    | /' "$log" | tail -n 40
     fi
 }
 
-for variant in "$@"; do
-    for program in "$out/test/$variant"/test_*; do
-        [ -x "$program" ] || continue
-        name=$variant/$(basename "$program")
-        run "$name" "$program"
-        [ "$variant" = system ] && continue
-        run "$name LEAN DONTNEED" "$program" HAKMEM_SS_MEM_LEAN=1 HAKMEM_SS_MEM_LEAN_DECOMMIT=DONTNEED HAKMEM_SS_MEM_LEAN_TARGET_MB=1
-        [ "$variant" = asan ] || [ "$variant" = tsan ] && continue
-        run "$name LEAN FREE" "$program" HAKMEM_SS_MEM_LEAN=1 HAKMEM_SS_MEM_LEAN_DECOMMIT=FREE HAKMEM_SS_MEM_LEAN_TARGET_MB=1
-    done
+lean="HAKMEM_SS_MEM_LEAN=1 HAKMEM_SS_MEM_LEAN_TARGET_MB=1 HAKMEM_SS_MEM_LEAN_DECOMMIT"
+for name in "$@"; do
+    program=$out/test/$name
+    run "$name" "$program"
+    case $name in
+    system/*) ;;
+    asan/* | tsan/*) run "$name LEAN DONTNEED" "$program" $lean=DONTNEED ;;
+    *)
+        run "$name LEAN DONTNEED" "$program" $lean=DONTNEED
+        run "$name LEAN FREE" "$program" $lean=FREE
+        ;;
+    esac
 done
-echo "C tests: $passed passed, $failed failed ($*)"
+echo "C tests: $passed passed, $failed failed"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -135,6 +135,14 @@ static void blocks_grow_in_other_threads(void) {
 
 /* ---- destructors of thread-specific data run around, and after, the allocator's own ---- */
 
+/* Rounds of destructors that a destructor asks for. ThreadSanitizer ends its view of a thread in the fourth and last one, and the
+ * allocator may have one of its own to come after these. */
+#ifdef __SANITIZE_THREAD__
+enum { MORE_ROUNDS = 1 };
+#else
+enum { MORE_ROUNDS = 2 };
+#endif
+
 static pthread_key_t keys[3];
 static int destructor_calls;
 static pthread_mutex_t destructor_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -167,7 +175,7 @@ static void *use_thread_data(void *argument) {
     uint32_t state = *(uint32_t *)argument;
     for (unsigned i = 0; i < 3; i++) {
         thread_data *data = A(malloc)(sizeof *data);
-        *data = (thread_data){2, i, make(&state)};
+        *data = (thread_data){MORE_ROUNDS, i, make(&state)};
         pthread_setspecific(keys[i], data);
     }
     return NULL;
@@ -181,7 +189,7 @@ static void destructors_allocate(void) {
         start(ids, THREADS, use_thread_data, seeds, sizeof *seeds);
         join(ids, THREADS);
     }
-    CHECK(destructor_calls == 20 * THREADS * 3 * 3);
+    CHECK(destructor_calls == 20 * THREADS * 3 * (1 + MORE_ROUNDS));
     for (int i = 0; i < 3; i++) pthread_key_delete(keys[i]);
 }
 
