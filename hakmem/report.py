@@ -19,9 +19,9 @@ from typing import Any
 import papermill
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.utils import run_sync
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from hakmem import paths, progress
 from hakmem.campaign import CampaignSpec
@@ -65,16 +65,9 @@ def render(notebook: str | Path, parameters: Mapping[str, object], output: Path)
     output.parent.mkdir(parents=True, exist_ok=True)
     executed = output.with_suffix(".ipynb")
     with _kernel() as kernel:
+        shown = {"progress_bar": False, "cwd": str(paths.root()), "kernel_name": "python3"}
         try:
-            papermill.execute_notebook(
-                str(source),
-                str(executed),
-                parameters=dict(parameters),
-                kernel_name="python3",
-                km=kernel,
-                cwd=str(paths.root()),
-                progress_bar=False,
-            )
+            papermill.execute_notebook(str(source), str(executed), dict(parameters), **shown, **kernel)
         except PapermillExecutionError as error:
             html(executed, output)
             where = f"{source.name} failed in cell {error.exec_count}"
@@ -173,38 +166,41 @@ def _assigned(cell: str) -> list[str]:
 # ---- around the kernel -----------------------------------------------------------------------------------------------
 
 
-class _OwnInterpreter(KernelSpecManager):
-    """Knows one kernel: this interpreter, told where to hand its progress to."""
-
-    handed_to: str = ""
+class _ThisInterpreter(KernelSpecManager):
+    """Knows one kernel, whatever it is called: the interpreter that asks."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Give the same answer to every name."""
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        env = {INTERPRETER: sys.prefix, progress.FILE: self.handed_to}
-        return KernelSpec(argv=argv, display_name=kernel_name, language="python", env=env)
+        return KernelSpec(argv=argv, display_name=kernel_name, language="python")
+
+
+class _Kernel(AsyncKernelManager):
+    """A kernel in this interpreter."""
+
+    def _kernel_spec_manager_default(self) -> KernelSpecManager:
+        return _ThisInterpreter(parent=self)
 
 
 @contextmanager
-def _kernel() -> Iterator[AsyncKernelManager]:
-    """Provide a manager for a kernel in this interpreter, and show its progress here meanwhile."""
+def _kernel() -> Iterator[dict[str, object]]:
+    """Provide papermill's options for such a kernel, and show here what progress it hands on meanwhile."""
     with tempfile.TemporaryDirectory(prefix="hakmem-") as scratch:
-        steps = Path(scratch, "progress.jsonl")
+        steps, over = Path(scratch, "progress.jsonl"), threading.Event()
         steps.touch()
-        specs = _OwnInterpreter()
-        specs.handed_to = str(steps)
-        over = threading.Event()
+        handed = {INTERPRETER: sys.prefix, progress.FILE: str(steps)}
+        before = {name: os.environ.get(name) for name in handed}
+        os.environ.update(handed)
         watcher = threading.Thread(target=_watch, args=(steps, over), daemon=True)
         watcher.start()
-        connection = str(Path(scratch, "kernel.json"))
-        kernel = AsyncKernelManager(kernel_spec_manager=specs, transport="ipc", connection_file=connection)
-        try:
-            yield kernel
+        try:  # ipc sockets stand beside the connection file, and their paths must be short
+            ways = {"transport": "ipc", "connection_file": str(Path(scratch, "kernel.json"))}
+            yield {"kernel_manager_class": _Kernel, "config": Config({"KernelManager": ways})}
         finally:
-            if kernel.has_kernel:
-                run_sync(kernel.shutdown_kernel)(now=True)
             over.set()
             watcher.join()
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def _watch(steps: Path, over: threading.Event) -> None:

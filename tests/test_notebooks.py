@@ -1,0 +1,101 @@
+"""Notebooks: thin and clean as committed; executed on real drivers, their output data asserted."""
+
+import re
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from hakmem import paths, report, store, verdict
+
+NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
+TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}
+PAPERMILL = [sys.executable, "-m", "papermill", "--no-progress-bar", str(paths.notebooks() / "20_lean_sweep.ipynb")]
+
+
+@pytest.fixture
+def study() -> Iterator[str]:
+    """The name of a ledger of the test's own."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    yield name
+    (paths.runs() / f"{name}.jsonl").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_committed_notebook_is_thin_and_clean(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3" and notebook.metadata.language_info.name == "python"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    tagged = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1 and all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    for cell in code:
+        if cell is not tagged[0]:  # data, one parameter a line, as papermill wants it
+            assert len(cell.source.splitlines()) <= 8
+        assert not re.search(r"^\s*(async def|def|class)\b", cell.source, re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_papermill_knows_every_parameter(path: Path) -> None:
+    model = report.MODELS[path.stem]
+    assert set(papermill.inspect_notebook(str(path))) == set(model.model_fields)
+
+
+def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path) -> None:
+    given = TINY | {
+        "study": study,
+        "decommit": ["DONTNEED", "OFF"],
+        "target_mb": [8],
+        "allocators": ["hakmem", "system"],
+    }
+    text = report.render("20_lean_sweep", given, tmp_path / "page.html").read_text()
+    ledger = paths.runs() / f"{study}.jsonl"
+    rows = store.load(ledger)
+    arms = {"hakmem", "hakmem LEAN DONTNEED 8 MB", "hakmem LEAN OFF", "system"}
+    assert set(rows["arm"]) == arms and set(rows["status"]) == {"ok"}
+    assert rows.groupby(["workload", "arm", "role"])["block"].nunique().min() >= 2
+    lean = rows[(rows["arm"] == "hakmem LEAN DONTNEED 8 MB") & rows["workload"].str.startswith("ramp")]
+    base = rows[(rows["role"] == "baseline") & rows["workload"].str.startswith("ramp")]
+    assert lean["end_rss_mb"].max() < base["end_rss_mb"].min()  # Lean gives back what the ramp has freed
+    found = verdict.lean(rows, target_mb=8)
+    assert len(found) == 4 and all(v.word in text and v.arm in text for v in found)
+    assert "What a megabyte costs" in text and text.count("<figure") == 5 and "papermill notebooks/" in text
+    assert "This step failed" not in text and "<h2" in text
+
+    report.render("20_lean_sweep", given, tmp_path / "again.html")
+    again = store.load(ledger)
+    assert len(again[again["build"] == rows["build"].iloc[0]]) == len(rows)  # nothing was measured twice
+
+
+def test_papermill_alone_takes_yaml_s_false_for_off(study: str, tmp_path: Path) -> None:
+    arms = "decommit: [OFF, DONTNEED], target_mb: 8, allocators: [hakmem]"
+    yaml = f"{{study: {study}, {arms}, workloads: 'mixed:ws=400,cycles=200000'}}"
+    done = subprocess.run(
+        [*PAPERMILL, str(tmp_path / "out.ipynb"), "-p", "profile", "smoke", "-y", yaml],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert set(store.load(paths.runs() / f"{study}.jsonl")["arm"]) == {
+        "hakmem",
+        "hakmem LEAN OFF",
+        "hakmem LEAN DONTNEED 8 MB",
+    }
+
+
+def test_papermill_alone_refuses_a_parameter_that_is_mistyped(study: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*PAPERMILL, str(tmp_path / "out.ipynb"), "-p", "study", study, "-p", "decomit", "OFF"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "this notebook has no parameter 'decomit' (did you mean decommit?)" in done.stderr
+    assert not (paths.runs() / f"{study}.jsonl").exists()
