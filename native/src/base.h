@@ -63,7 +63,7 @@
 #else
 #define DEPOT_CHAINS 8                  /* full chains a class hands between threads; 64 brings no more */
 #define REFILL_BYTES 4096               /* a miss fetches about a page of blocks */
-#define DIRTY_SLACK_UNITS 8             /* empty units Lean leaves resident, so that it does not thrash */
+#define DIRTY_SLACK_UNITS 4             /* empty units Lean leaves resident, so that it does not thrash */
 #define PURGE_STEP_BYTES ((size_t)65536) /* freed bytes after which Lean looks for free pages again */
 #endif
 

@@ -24,19 +24,30 @@ unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now) {
     return p->mean_gap && p->mean_gap < POLICY_IDLE_NS / 10 ? 2 : 1;
 }
 
-unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, bool lean) {
+policy_pressure policy_press(policy_pressure now, size_t target, size_t all) {
+    if (all > target) return PRESSURE_HIGH;
+    return now == PRESSURE_HIGH && all > target / 8 * 7 ? PRESSURE_HIGH : PRESSURE_LEAN;
+}
+
+unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pressure pressure) {
     static const unsigned table[8] = {2048, 1024, 768, 512, 256, 256, 128, 64}; /* the user's, per octave */
+    static const struct {
+        size_t bytes, blocks;
+    } most[] = {{SIZE_MAX, SIZE_MAX}, {8192, 8}, {2048, 4}}; /* by pressure; so many blocks are always allowed */
     size_t cap = octave < 8 ? table[octave] : 131072 / block_size;
 #ifdef HAK_STRESS
     cap = 8;
 #endif
     cap = cap * scale_pct / 100;
-    if (lean) {
-        size_t most = 16384 / block_size;
-        if (most < 8) most = 8;
-        if (cap > most) cap = most;
-    }
+    size_t fit = most[pressure].bytes / block_size;
+    if (fit < most[pressure].blocks && pressure) fit = most[pressure].blocks;
+    if (cap > fit) cap = fit;
     return cap < 2 ? 2 : (unsigned)cap;
+}
+
+size_t policy_step(size_t step, size_t smallest, size_t freed, size_t released) {
+    if (released >= freed / 2) return smallest;
+    return step < smallest * 256 ? step * 2 : step;
 }
 
 unsigned policy_batch(size_t block_size, size_t bytes, unsigned cap) {

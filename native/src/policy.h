@@ -29,8 +29,16 @@ void policy_beat(policy_pulse *p, uint64_t now);
 /* Empty SuperSlabs worth keeping resident: mode 0..2 as said, 3 adaptive. */
 unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now);
 
-/* Blocks a hot list may hold: the user's table per octave, scaled, at least 2; Lean allows at most 16 KiB or 8 blocks. */
-unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, bool lean);
+/* How hard Lean presses on the thread caches: outside Lean not at all, under the target a little, above it much. It lets go
+ * only well below the target, so that caches do not swing with every purge. */
+typedef enum { PRESSURE_NONE, PRESSURE_LEAN, PRESSURE_HIGH } policy_pressure;
+policy_pressure policy_press(policy_pressure now, size_t target, size_t all);
+
+/* Blocks a thread may hold back: the user's table per octave, scaled, at least 2; under pressure at most 8 KiB, or 2 KiB. */
+unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pressure pressure);
+
+/* Bytes to be freed before the next search for free pages: what hardly frees pages is tried ever less often, up to 256 steps. */
+size_t policy_step(size_t step, size_t smallest, size_t freed, size_t released);
 
 /* Blocks fetched at a miss: about `bytes` worth, 1..128, no more than half the cap. */
 unsigned policy_batch(size_t block_size, size_t bytes, unsigned cap);

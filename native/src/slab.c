@@ -37,7 +37,7 @@ typedef struct __attribute__((aligned(64))) {
 } slab_class;
 
 static slab_class classes[CLASSES + 1];
-static size_t freed_since_purge;
+static size_t freed_since_purge, purge_step = PURGE_STEP_BYTES;
 
 #define GROUPS 64
 typedef struct {
@@ -59,7 +59,7 @@ void slab_unlock_all(void) {
 }
 
 unsigned slab_cap(unsigned cls) {
-    unsigned cap = policy_cap(hak_class[cls].size, hak_class[cls].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), ss_lean_releases());
+    unsigned cap = policy_cap(hak_class[cls].size, hak_class[cls].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), ss_pressure());
     return gate(G_TINY_MAG_LEVELS) == LEVELS_2 && cap > 2 ? cap / 2 : cap; /* two levels share the capacity */
 }
 
@@ -309,8 +309,10 @@ static void put_group(slab_heap *h, slab_class *k, const group *g) {
     s->nfree += n;
     if (g->word < s->hint) s->hint = (uint16_t)g->word;
     stat_add(!s->owner || s->owner == h ? ST_ss_local : ST_ss_remote, n);
-    if (!s->owner && is_empty(s)) {
+    if (is_empty(s) && (!s->owner || ss_lean_releases())) { /* a thread's current slab stays, but not with Lean */
         if (s->listed) unlist_slab(k, s);
+        if (s->owner) s->owner->current[s->cls] = NULL;
+        s->owner = NULL;
         end_slab(h, s);
     } else {
         if (!s->owner && !s->listed) list_slab(k, s);
@@ -495,13 +497,17 @@ void slab_purge(size_t goal) {
 }
 
 void slab_purge_if_over(void) {
-    size_t over = ss_excess();
-    if (!over) return STAT(early_under_target);
-    if (peek(&freed_since_purge) < PURGE_STEP_BYTES) return;
+    if (!ss_excess()) {
+        STAT(early_under_target);
+        return;
+    }
+    size_t freed = peek(&freed_since_purge), before = ss_resident_bytes(), step = peek(&purge_step);
     uint64_t t0;
-    if (!ss_may_purge(&t0)) return;
+    if (freed < step || !ss_may_purge(&t0)) return;
     poke(&freed_since_purge, 0);
     slab_purge(PURGE_ALL);
+    size_t after = ss_resident_bytes();
+    poke(&purge_step, policy_step(step, PURGE_STEP_BYTES, freed, before > after ? before - after : 0));
     ss_purge_done(t0);
 }
 

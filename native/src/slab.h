@@ -71,7 +71,7 @@ static inline bool block_looks_free(const block *b) { return ((uintptr_t)b->next
 
 /* What a thread holds of this room; zeroed at first. */
 #define WARM_MAX 8
-typedef struct {
+typedef struct slab_heap {
     unit *current[CLASSES + 1];
     size_t warm[WARM_MAX]; /* empty units at hand */
     unsigned warm_count;
@@ -85,7 +85,7 @@ typedef struct {
 slab_route slab_decide(unsigned cls);
 
 void slab_init(void);
-unsigned slab_cap(unsigned cls); /* blocks a hot list of this class may hold */
+unsigned slab_cap(unsigned cls); /* blocks a hot list of this class may hold, under the present pressure */
 
 /* Fetch up to a batch of blocks; count 0: out of memory. `decided` NULL: each layer decides for itself. */
 chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided);

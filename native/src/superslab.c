@@ -24,6 +24,7 @@ static size_t kind_count[SS_TAIL + 1], kind_hint[SS_TAIL + 1]; /* below the hint
 static SuperSlab *partial;                 /* UNITS with a free unit */
 static size_t resident, free_resident;     /* bytes; free: in units that nobody uses */
 static size_t before_start;                /* resident when hakmem started */
+static policy_pressure pressure;
 static policy_pulse pulse;
 static policy_purse purse;
 static bool lean, warned_unreachable;
@@ -112,8 +113,13 @@ bool ss_lean_releases(void) { return lean && ss_mem_lean_decommit_mode() != DECO
 
 size_t ss_excess(void) {
     if (!ss_lean_releases()) return 0;
-    return policy_excess((size_t)ss_mem_lean_target_mb() * MIB, before_start, peek(&resident) + ss_metadata_bytes());
+    size_t target = (size_t)ss_mem_lean_target_mb() * MIB, ours = peek(&resident) + ss_metadata_bytes();
+    policy_pressure was = peek(&pressure), is = policy_press(was, target, before_start + ours);
+    if (is != was) poke(&pressure, is);
+    return policy_excess(target, before_start, ours);
 }
+
+policy_pressure ss_pressure(void) { return peek(&pressure); }
 
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
     (void)ss, (void)class_idx; /* SuperSlabs are shared by all classes here */
@@ -366,7 +372,7 @@ void ss_units_free(size_t first, unsigned k) {
         emptied(ss);
     } else {
         list_partial(ss);
-        if (ss_lean_releases() && free_resident > DIRTY_SLACK_UNITS * UNIT_SIZE) (void)release_free_units(ss);
+        if (ss_lean_releases() && (free_resident > DIRTY_SLACK_UNITS * UNIT_SIZE || ss_excess())) (void)release_free_units(ss);
     }
     unlock(&ss_lock);
 }
@@ -568,6 +574,7 @@ bool ss_init(void) {
         !os_commit(unit_class, class_bytes))
         return false;
     if (lean) (void)ss_os_madvise_guarded((void *)hak_arena_base, hak_arena_units << UNIT_SHIFT, MADV_NOHUGEPAGE);
+    pressure = ss_lean_releases() ? PRESSURE_LEAN : PRESSURE_NONE;
     prewarm();
     return true;
 }

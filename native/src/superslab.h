@@ -20,6 +20,7 @@
 
 #include "base.h"
 #include "os.h"
+#include "policy.h"
 
 #define SS_MAGIC 0x48414b4du
 #define UNIT_INLINE_WORDS 8   /* bitmap words in the record: up to 512 blocks, 128 B and larger */
@@ -45,7 +46,7 @@ typedef struct __attribute__((aligned(64))) unit {
     uint16_t hint;         /* first bitmap word worth a look */
     uint32_t nfree;        /* bits set in the bitmap */
     uint32_t carved;       /* blocks [0, carved) have been handed out at least once */
-    const void *owner;     /* thread whose current slab this is */
+    struct slab_heap *owner; /* thread whose current slab this is */
     struct unit *next, *prev;
     struct unit *cand_next, **cand_at;
     uint32_t run_units;    /* page run: length; kept when freed, so that a second free is named as such */
@@ -97,6 +98,7 @@ void ss_os_stats_record_lean_retire(void);
 
 bool ss_lean_releases(void);      /* LEAN with FREE or DONTNEED, and the kernel still takes advice */
 size_t ss_excess(void);           /* bytes above the target, 0 outside Lean */
+policy_pressure ss_pressure(void); /* as of the last ss_excess() */
 bool ss_may_purge(uint64_t *t0);  /* within the CPU budget; starts the clock */
 void ss_purge_done(uint64_t t0);
 void ss_purge_free(size_t goal);  /* resident pages of free units and cached SuperSlabs, until `goal` bytes */

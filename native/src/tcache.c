@@ -11,6 +11,8 @@ typedef struct heap {
     stats_block stats; /* first: a heap is cleared but for its links when it is used again */
     slab_heap slabs;
     chain spare[CLASSES + 1];
+    int16_t cap[CLASSES + 1]; /* blocks a hot list may hold */
+    policy_pressure pressure; /* under which cap was decided */
     struct heap *next;
 } heap;
 
@@ -27,7 +29,6 @@ static size_t fresh_left, heap_count;
 static hak_lock heaps_lock = HAK_LOCK_INIT;
 static pthread_key_t exit_key;
 static bool exit_key_made;
-static int16_t caps[CLASSES + 1];
 
 void tcache_lock_all(void) { lock(&heaps_lock); }
 void tcache_unlock_all(void) { unlock(&heaps_lock); }
@@ -53,14 +54,14 @@ static heap *new_heap(void) {
     return h;
 }
 
-static void empty_lists(void) {
-    for (unsigned c = 0; c <= CLASSES; c++) {
-        hak_tls.head[c] = LIST_END;
-#if HAK_CHECKS
-        hak_tls.pending[c] = &hak_poison;
-#endif
-        hak_tls.room[c] = caps[c];
-    }
+static void empty_list(const heap *h, unsigned c) {
+    hak_tls.head[c] = LIST_END;
+    hak_tls.room[c] = h->cap[c];
+}
+
+static void decide_caps(heap *h) {
+    h->pressure = ss_pressure();
+    for (unsigned c = 1; c <= CLASSES; c++) h->cap[c] = (int16_t)slab_cap(c);
 }
 
 /* NULL: no memory for it; the caller does without. */
@@ -68,7 +69,13 @@ static heap *join(void) {
     heap *h = hak_tls.heap;
     if (likely(h != NULL)) return h;
     if (!(h = new_heap())) return NULL;
-    empty_lists();
+    decide_caps(h);
+    for (unsigned c = 0; c <= CLASSES; c++) {
+        empty_list(h, c);
+#if HAK_CHECKS
+        hak_tls.pending[c] = &hak_poison;
+#endif
+    }
     hak_tls.heap = h;
     stats_register(&h->stats);
     STAT(threads);
@@ -76,10 +83,9 @@ static heap *join(void) {
     return h;
 }
 
-static chain take_hot(unsigned c) {
-    chain out = {hak_tls.head[c], (unsigned)(caps[c] - hak_tls.room[c])};
-    hak_tls.head[c] = LIST_END;
-    hak_tls.room[c] = caps[c];
+static chain take_hot(const heap *h, unsigned c) {
+    chain out = {hak_tls.head[c], (unsigned)(h->cap[c] - hak_tls.room[c])};
+    empty_list(h, c);
     return out;
 }
 
@@ -118,7 +124,7 @@ void tcache_drain(void) {
     if (!h) return;
     for (unsigned c = 1; c <= CLASSES; c++) {
         push_pending(c);
-        chain hot = take_hot(c), spare = h->spare[c];
+        chain hot = take_hot(h, c), spare = h->spare[c];
         h->spare[c] = (chain){0};
         if (hot.count) slab_flush(&h->slabs, c, hot);
         if (spare.count) slab_flush(&h->slabs, c, spare);
@@ -140,7 +146,6 @@ static void leave(void *arg) {
 }
 
 bool tcache_init(void) {
-    for (unsigned c = 1; c <= CLASSES; c++) caps[c] = (int16_t)slab_cap(c);
 #if HAK_CHECKS
     block_link(&hak_poison, NULL);
 #endif
@@ -149,6 +154,14 @@ bool tcache_init(void) {
 }
 
 /* ---- slow ways ---- */
+
+/* Caches shrink when the process passes its target, and grow again when it is well below. */
+static void follow_pressure(heap *h) {
+    if (likely(h->pressure == ss_pressure())) return;
+    tcache_drain();
+    decide_caps(h);
+    for (unsigned c = 1; c <= CLASSES; c++) hak_tls.room[c] = h->cap[c];
+}
 
 static bool fetch(heap *h, unsigned cls, chain *out) {
     if (h->spare[cls].count) {
@@ -184,12 +197,13 @@ NOINLINE void *tcache_malloc_slow(size_t cls) {
     if (hak_tls.head[cls] != LIST_END) return pop(cls); /* only a damaged list comes here */
     heap *h = join();
     if (!h) return NULL;
+    follow_pressure(h);
     if (hak_tls.head[cls] == LIST_END) { /* joining may have allocated and refilled it */
         chain c;
         if (!fetch(h, cls, &c)) return NULL;
         STAT_N(tls_sll, c.count);
         hak_tls.head[cls] = c.head;
-        hak_tls.room[cls] = caps[cls] - (int32_t)c.count;
+        hak_tls.room[cls] = h->cap[cls] - (int32_t)c.count;
     }
     return pop(cls);
 }
@@ -205,7 +219,7 @@ NOINLINE void tcache_overflow(size_t cls) {
         return;
     }
     STAT(overflow);
-    chain full = take_hot(cls);
+    chain full = take_hot(h, cls);
     STAT_N(tls_sll, full.count);
     if (gate(G_TINY_MAG_LEVELS) == LEVELS_2 && !h->spare[cls].count) {
         h->spare[cls] = full;
@@ -217,6 +231,7 @@ NOINLINE void tcache_overflow(size_t cls) {
         h->spare[cls] = full;
     }
     if (!slab_depot_put(cls, out)) slab_flush(&h->slabs, cls, out);
+    follow_pressure(h);
 }
 
 /* Class 0, the first free of a class in this thread, or a second free that the look at the block before noticed. */
@@ -262,6 +277,6 @@ bool tcache_holds(const void *p, unsigned cls) {
 size_t tcache_bytes(size_t *used) {
     *used = 0;
     for (unsigned c = 1; c <= CLASSES; c++)
-        if (hak_tls.heap) *used += (size_t)(caps[c] - hak_tls.room[c]) * hak_class[c].size;
+        if (hak_tls.heap) *used += (size_t)(hak_tls.heap->cap[c] - hak_tls.room[c]) * hak_class[c].size;
     return heap_count * sizeof(heap);
 }
