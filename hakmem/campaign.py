@@ -5,9 +5,9 @@ pair of blocks to pair of blocks, and the second block of a pair runs backwards 
 block. What the ledger holds already is not measured again.
 """
 
-import itertools
+import functools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -209,98 +209,110 @@ def rows(made: Plan) -> pd.DataFrame:
 
 
 class _Session:
-    """One process at work on a plan."""
+    """One process at work on a plan.
+
+    `left` counts the trials still to measure by workload, `spoiled` holds the numbers of its spoiled blocks.
+    """
 
     def __init__(self, made: Plan, ledger: Ledger, quiet: bool) -> None:
         self.plan, self.ledger = made, ledger
-        self.have = {trial.trial_key: trial for trial in ledger.trials}
-        self.durations = _Durations(_past(made).values())
-        self.reused, self.measured = len(_past(made)), 0
-        self.progress: Progress = show(quiet=quiet or not any(self.left(*block) for block in self.planned()))
+        self.keys = functools.cache(made.keys)
+        past = _past(made)
+        self.durations = _Durations(past.values())
+        self.reused, self.measured = len(past), 0
+        self.spoiled: dict[str, set[int]] = {work.text: set() for work in made.workloads}
+        self.left = {
+            work.text: sum(self.lacks(work, block) for block in range(made.spec.blocks)) for work in made.workloads
+        }
+        for known in past.values():
+            self.note(known)
+        self.progress: Progress = show(quiet=quiet or not any(self.left.values()))
         self.provenance = ""
 
-    def planned(self) -> Iterator[tuple[Workload, int]]:
-        """Yield the blocks of the plan, workload by workload, so that a budget cuts them all alike."""
-        for block in range(self.plan.spec.blocks):
-            for work in self.plan.workloads:
-                yield work, block
-
-    def repeats(self) -> list[tuple[Workload, int]]:
-        """Return the further blocks that spoiled ones ask for, as known by now."""
-        first = self.plan.spec.blocks
-        spoiled = {work: sum(self.is_spoiled(work, block) for block in range(first)) for work in self.plan.workloads}
-        return [(work, first + at) for at in range(first) for work in self.plan.workloads if at < spoiled[work]]
-
-    def is_spoiled(self, work: Workload, block: int) -> bool:
-        """Say whether a measured block holds a spoiled trial."""
-        return any(self.have[key].spoiled for key in self.plan.keys(work, block) if key in self.have)
-
-    def left(self, work: Workload, block: int) -> int:
+    def lacks(self, work: Workload, block: int) -> int:
         """Return how many trials of a block are not in the ledger."""
-        return sum(key not in self.have for key in self.plan.keys(work, block))
+        return sum(key not in self.ledger.keys for key in self.keys(work, block))
+
+    def repeats(self, work: Workload) -> int:
+        """Return how many further blocks the spoiled ones among the planned ask for."""
+        return sum(block < self.plan.spec.blocks for block in self.spoiled[work.text])
+
+    def note(self, known: Trial) -> None:
+        """Take note of a spoiled trial: its block will be run once more, unless it is itself such a repetition."""
+        if known.spoiled and known.block not in self.spoiled[known.workload]:
+            self.spoiled[known.workload].add(known.block)
+            if known.block < self.plan.spec.blocks:
+                work = next(one for one in self.plan.workloads if one.text == known.workload)
+                self.left[work.text] += self.lacks(work, self.plan.spec.blocks + self.repeats(work) - 1)
+
+    def blocks(self) -> Iterator[tuple[Workload, int]]:
+        """Yield the planned blocks, all workloads in turn so that a budget cuts them alike, then the repetitions."""
+        first = self.plan.spec.blocks
+        for block in range(2 * first):
+            for work in self.plan.workloads:
+                if block < first + self.repeats(work):
+                    yield work, block
 
     def measure_all(self) -> Done:
-        """Go through planned and repeated blocks until all is measured or the budget is spent."""
+        """Go through the blocks until all is measured or the budget is spent."""
         stopped = None
-        for work, block in itertools.chain(self.planned(), _later(self.repeats)):
-            left = self.left(work, block)
-            if not left:
-                continue
-            needs = left * self.durations.of(work)
-            if block > 0 and self.durations.spent_s + needs > 60 * self.plan.spec.budget_minutes:
+        for work, block in self.blocks():
+            lacks = self.lacks(work, block)
+            needs = lacks * self.durations.of(work)
+            if lacks and block > 0 and self.durations.spent_s + needs > 60 * self.plan.spec.budget_minutes:
                 stopped = f"the budget of {self.plan.spec.budget_minutes:g} min is spent"
                 break
-            self.measure_block(work, block)
-        spoiled = sum(self.is_spoiled(*block) for block in (*self.planned(), *self.repeats()))
+            if lacks:
+                self.measure_block(work, block)
         return Done(
             ledger=self.plan.ledger,
             measured=self.measured,
             reused=self.reused,
-            spoiled_blocks=spoiled,
+            spoiled_blocks=sum(map(len, self.spoiled.values())),
             stopped=stopped,
         )
 
     def measure_block(self, work: Workload, block: int) -> None:
         """Run what a block lacks, in its order, each trial durable before the next begins."""
-        for position, (arm, key) in enumerate(
-            zip(self.plan.order(work, block), self.plan.keys(work, block), strict=True)
-        ):
-            if key in self.have:
-                continue
-            if not self.provenance:
-                self.provenance = _introduce(self.plan, self.ledger)
-            sampler = sample.Sampler() if sample.use(work.threads) else None
-            shift = padding_of(self.plan.spec.seed, block)
-            outcome = trial(self.plan.build, arm, work, padding=shift, tick=sampler.tick if sampler else None)
-            series = Path(f"{self.plan.ledger.stem}.series", f"{key}.parquet")
-            saved = sampler is not None and sampler.write(self.plan.ledger.parent / series)
-            made = store.row(
-                outcome,
-                arm,
-                work,
-                self.plan.build,
-                study=self.plan.spec.study,
-                trial_key=key,
-                provenance=self.provenance,
-                host=self.plan.host,
-                block=block,
-                position=position,
-                order=len(self.ledger.trials),
-                series=str(series) if saved else None,
-            )
-            self.ledger.append(made)
-            self.have[key] = made
-            self.durations.add(made)
-            self.measured += 1
-            self.tell(work, arm)
+        self.provenance = self.provenance or _introduce(self.plan, self.ledger)
+        for position, arm in enumerate(self.plan.order(work, block)):
+            key = self.keys(work, block)[position]
+            if key not in self.ledger.keys:
+                made = self.measure(arm, work, block, position, key)
+                self.ledger.append(made)
+                self.durations.add(made)
+                self.measured += 1
+                self.left[work.text] -= 1
+                self.note(made)
+                self.tell(f"{work.text}: {arm.label}")
 
-    def tell(self, work: Workload, arm: Arm) -> None:
+    def measure(self, arm: Arm, work: Workload, block: int, position: int, key: str) -> Trial:
+        """Run one trial, save its series, make its row."""
+        sampler = sample.Sampler() if sample.use(work.threads) else None
+        shift = padding_of(self.plan.spec.seed, block)
+        outcome = trial(self.plan.build, arm, work, padding=shift, tick=sampler.tick if sampler else None)
+        series = Path(f"{self.plan.ledger.stem}.series", f"{key}.parquet")
+        saved = sampler is not None and sampler.write(self.plan.ledger.parent / series)
+        return store.row(
+            outcome,
+            arm,
+            work,
+            self.plan.build,
+            study=self.plan.spec.study,
+            trial_key=key,
+            provenance=self.provenance,
+            host=self.plan.host,
+            block=block,
+            position=position,
+            order=len(self.ledger.trials),
+            series=str(series) if saved else None,
+        )
+
+    def tell(self, what: str) -> None:
         """Show where we are; the ETA is what the measured durations say, and no more than the budget."""
-        left = {place: count for place in (*self.planned(), *self.repeats()) if (count := self.left(*place))}
-        eta_s = sum(count * self.durations.of(place[0]) for place, count in left.items())
+        eta_s = sum(self.left[work.text] * self.durations.of(work) for work in self.plan.workloads)
         budget_s = max(0.0, 60 * self.plan.spec.budget_minutes - self.durations.spent_s)
-        total = self.measured + sum(left.values())
-        self.progress.step(self.measured, total, min(eta_s, budget_s), f"{work.text}: {arm.label}")
+        self.progress.step(self.measured, self.measured + sum(self.left.values()), min(eta_s, budget_s), what)
 
 
 class _Durations:
@@ -392,8 +404,3 @@ def _lay_out(spec: CampaignSpec, found: list[Allocator]) -> tuple[tuple[Arm, ...
         elif allocator is not found[0]:
             laid_out.append(arms.make(allocator, {}, "peer"))
     return tuple(laid_out), tuple(merged)
-
-
-def _later(blocks: Callable[[], list[tuple[Workload, int]]]) -> Iterator[tuple[Workload, int]]:
-    """Ask for the blocks only when their turn has come."""
-    yield from blocks()

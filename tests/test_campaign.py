@@ -1,0 +1,297 @@
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hakmem import allocators, campaign, store
+from hakmem.allocators import Peer
+from hakmem.campaign import Plan
+from hakmem.errors import BadGate, LedgerError, MissingTool, TrialFailed
+from hakmem.run import measuring_cpu
+from hakmem.study import CampaignSpec
+
+TINY = {
+    "study": "tiny",
+    "workloads": ["mixed:ws=50,cycles=20000", "ramp:n=2000,churn_ops=100"],
+    "decommit": ["DONTNEED", "OFF"],
+    "target_mb": [10, 30],
+    "allocators": ["hakmem", "system"],
+    "blocks": 4,
+    "budget_minutes": 30,
+    "profile": "smoke",
+}
+ARMS = 6  # A, A', DONTNEED under two targets, OFF, system
+
+
+def plan(folder: Path, **changes: object) -> Plan:
+    return campaign.plan(CampaignSpec.checked(TINY | changes), ledger=folder / "tiny.jsonl", host="here")
+
+
+def test_the_plan_is_complete_before_anything_runs(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    assert [(arm.label, arm.role) for arm in made.arms] == [
+        ("hakmem", "baseline"),
+        ("hakmem", "baseline2"),
+        ("hakmem LEAN DONTNEED 10 MB", "arm"),
+        ("hakmem LEAN DONTNEED 30 MB", "arm"),
+        ("hakmem LEAN OFF", "arm"),
+        ("system", "peer"),
+    ]
+    assert made.trials == made.to_measure == ARMS * 2 * 4
+    assert made.expected_minutes > 0
+    assert len(made.merged) == 2
+    assert "6 arms x 2 workloads x 4 blocks: 48 trials" in made.summary()
+    assert len(made.frame()) == ARMS
+    assert not made.ledger.exists()
+
+
+def test_orders_are_seeded_and_counterbalanced(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    work = made.workloads[0]
+    orders = [[(arm.label, arm.role) for arm in made.order(work, block)] for block in range(2 * ARMS)]
+    assert orders[1] == orders[0][::-1]
+    for position in range(ARMS):  # every arm stands twice at every place
+        assert set(Counter(order[position] for order in orders).values()) == {2}
+    again = plan(tmp_path)
+    assert [again.keys(work, block) for block in range(4)] == [made.keys(work, block) for block in range(4)]
+    other = plan(tmp_path, seed=2)
+    assert [arm.label for arm in other.order(work, 0)] != [arm.label for arm in made.order(work, 0)]
+
+
+def test_keys_tell_trials_apart(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    keys = [key for work in made.workloads for block in range(8) for key in made.keys(work, block)]
+    assert len(set(keys)) == len(keys) == ARMS * 2 * 8
+    elsewhere = campaign.plan(made.spec, ledger=made.ledger, host="there")
+    assert not set(keys) & set(elsewhere.keys(made.workloads[0], 0))
+
+
+def test_a_campaign_measures_every_arm_in_every_block(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    done = campaign.run(made, quiet=True)
+    rows = campaign.rows(made)
+    assert (done.measured, done.reused, done.stopped) == (len(rows), 0, None)
+    assert set(rows["status"]) == {"ok"}
+    for (work, block), cell in rows.groupby(["workload", "block"]):
+        order = made.order(next(one for one in made.workloads if one.text == work), int(block))
+        assert list(cell.sort_values("position")["arm"]) == [arm.label for arm in order]
+        assert list(cell["order"]) == list(range(cell["order"].min(), cell["order"].min() + ARMS))
+    assert rows.loc[rows["allocator"] == "system", "linkage"].unique().tolist() == ["none"]
+    assert rows.loc[rows["arm"] == "hakmem LEAN OFF", "gates"].iloc[0] == {
+        "HAKMEM_SS_MEM_LEAN": "1",
+        "HAKMEM_SS_MEM_LEAN_DECOMMIT": "OFF",
+    }
+
+
+def test_provenance_stands_beside_the_rows(tmp_path: Path) -> None:
+    made = plan(tmp_path, blocks=1)
+    campaign.run(made, quiet=True)
+    kinds = [json.loads(line)["type"] for line in made.ledger.read_text().splitlines()]
+    assert kinds[:2] == ["provenance", "plan"]
+    known = store.provenance(made.ledger)
+    assert set(store.load(made.ledger)["provenance"]) == set(known)
+    (facts,) = [one.facts for one in known.values()]
+    assert facts["build"] == made.build.build_id
+    assert facts["host"] == "here"
+    assert {"kernel", "thp", "aslr", "git_revision", "lock_hash"} <= facts.keys()
+
+
+def test_what_the_ledger_holds_is_not_measured_again(tmp_path: Path) -> None:
+    first = campaign.run(plan(tmp_path), quiet=True)
+    size = (tmp_path / "tiny.jsonl").stat().st_size
+    again = plan(tmp_path)
+    assert (again.to_measure, again.expected_minutes) == (0, 0)
+    # A block spoiled on a busy machine may still be owed its repetition; nothing else is.
+    done = campaign.run(again, quiet=True)
+    assert (done.measured, done.reused) == (0, first.measured)
+    assert (tmp_path / "tiny.jsonl").stat().st_size == size
+    more = plan(tmp_path, blocks=5)
+    assert more.to_measure <= ARMS * 2
+    campaign.run(more, quiet=True)
+    rows = campaign.rows(more)
+    assert not rows["trial_key"].duplicated().any()
+    assert rows.loc[rows["block"] < 5].shape[0] == ARMS * 2 * 5
+
+
+def test_rows_of_another_size_are_left_out(tmp_path: Path) -> None:
+    campaign.run(plan(tmp_path, blocks=1), quiet=True)
+    other = plan(tmp_path, blocks=1, workloads=["mixed:ws=51,cycles=20000"])
+    assert campaign.rows(other).empty
+    assert other.to_measure == ARMS
+
+
+def test_the_budget_ends_a_study_between_blocks_and_counts_what_was_spent(tmp_path: Path) -> None:
+    made = plan(tmp_path, budget_minutes=0.0001)
+    done = campaign.run(made, quiet=True)
+    assert done.measured == ARMS * 2  # the first block of each workload is always completed
+    assert done.stopped is not None and "budget" in done.stopped
+    assert campaign.run(made, quiet=True).measured == 0
+
+
+def test_a_long_trial_has_a_series(tmp_path: Path) -> None:
+    made = plan(tmp_path, blocks=1, workloads=["idle:burst_mb=5,idle_ms=300"], lean=[0], allocators=["system"])
+    campaign.run(made, quiet=True)
+    rows = campaign.rows(made)
+    if len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("needs a second core: nothing is sampled while every core is busy")
+    series = pd.read_parquet(tmp_path / rows["series"].iloc[0])
+    assert series["rss_kb"].max() > 1000
+    assert series["t_s"].iloc[-1] < rows["wall_s"].iloc[0] + 1
+
+
+def test_a_failing_arm_is_rows_not_an_error(tmp_path: Path) -> None:
+    """An allocator that runs out of memory: its trials are failures, those of the others are not."""
+    source = tmp_path / "few.c"
+    source.write_text(
+        "#include <stddef.h>\n#include <errno.h>\nstatic char arena[1 << 20] __attribute__((aligned(16)));\n"
+        "static size_t used;\nvoid *malloc(size_t n) { size_t at = used; n = (n + 15) & ~15ul;\n"
+        "  if (at + n > sizeof arena) { errno = ENOMEM; return 0; } used += n; return arena + at; }\n"
+        "void free(void *p) { (void)p; }\nvoid *calloc(size_t a, size_t b) { return malloc(a * b); }\n"
+        "void *realloc(void *p, size_t n) { (void)p; return malloc(n); }\n"
+    )
+    library = tmp_path / "libfew.so"
+    command = ["cc", "-O2", "-fno-builtin", "-shared", "-fPIC", str(source), "-o", str(library)]
+    subprocess.run(command, check=True)
+    few = f"preload:{library}"
+    made = plan(tmp_path, allocators=["system", few], workloads=["ramp:n=50000,churn_ops=10"], blocks=2)
+    campaign.run(made, quiet=True)
+    rows = campaign.rows(made)
+    broken = rows[rows["arm"] == few]
+    assert set(broken["status"]) == {"failed"}
+    assert broken["ops"].isna().all() and broken["mops"].isna().all()
+    assert broken["stderr_tail"].str.contains("out of memory").all()
+    assert set(rows.loc[rows["arm"] == "system", "status"]) == {"ok"}
+
+
+def spin(cpu: int) -> None:
+    os.sched_setaffinity(0, {cpu})
+    while True:
+        pass
+
+
+def test_spoiled_blocks_are_repeated_once_and_both_are_kept(tmp_path: Path) -> None:
+    cpu = measuring_cpu()
+    if cpu is None:
+        pytest.skip("needs two cores: trials are pinned to one of several")
+    rivals = [multiprocessing.get_context("spawn").Process(target=spin, args=(cpu,), daemon=True) for _ in range(2)]
+    for rival in rivals:
+        rival.start()
+    try:
+        made = plan(tmp_path, workloads=["mixed:cycles=60000000"], allocators=["system"], lean=[0], blocks=1)
+        time.sleep(2)  # until the rivals are at work
+        done = campaign.run(made, quiet=True)
+    finally:
+        for rival in rivals:
+            rival.kill()
+            rival.join()
+    rows = campaign.rows(made)
+    first = rows[rows["block"] == 0]
+    assert any("switches" in reason for reasons in first["spoiled"] for reason in reasons)
+    assert sorted(rows["block"].unique()) == [0, 1]
+    assert done.spoiled_blocks >= 1
+    assert campaign.run(made, quiet=True).measured == 0  # once, not again and again
+
+
+def test_allocators_that_are_not_there_stop_the_plan_only_when_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(allocators.PEERS, "jemalloc", Peer(("libsurely_not_here.so",), "libjemalloc-dev"))
+    with pytest.raises(MissingTool, match="libjemalloc-dev"):
+        plan(tmp_path, allocators=["hakmem", "jemalloc"])
+    made = plan(tmp_path, allocators=["hakmem", "system", "peers"])
+    assert made.missing["jemalloc"] == "apt-get install libjemalloc-dev"
+    assert "not measured: jemalloc" in made.summary()
+
+
+def test_a_broken_peer_is_left_out_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "libbroken.so").write_text("no library")
+    monkeypatch.setattr(allocators, "COMMON_DIRECTORIES", (str(tmp_path),))
+    monkeypatch.setitem(allocators.PEERS, "jemalloc", Peer(("libbroken.so",), "libjemalloc-dev"))
+    made = plan(tmp_path, allocators=["hakmem", "system", "peers"])
+    assert "not at work" in made.missing["jemalloc"]
+    with pytest.raises(TrialFailed):
+        plan(tmp_path, allocators=["hakmem", "jemalloc"])
+
+
+def test_flavours_refuse_gates_they_do_not_have(tmp_path: Path) -> None:
+    with pytest.raises(BadGate, match="compiled out"):
+        plan(tmp_path, allocators=["hakmem_minimal"], gates={"WARM_POOL": [0, 2]})
+
+
+def test_two_campaigns_do_not_write_one_ledger(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+    with store.Ledger(made.ledger), pytest.raises(LedgerError, match="another process"):
+        campaign.run(made, quiet=True)
+
+
+CODE = """
+import sys
+from pathlib import Path
+from hakmem import campaign
+from hakmem.study import CampaignSpec
+spec = CampaignSpec.model_validate_json(sys.argv[1])
+campaign.run(campaign.plan(spec, ledger=Path(sys.argv[2]), host="here"))
+"""
+
+
+def start(made: Plan, steps: Path) -> "subprocess.Popen[bytes]":
+    """Run a campaign in a process of its own; `steps` gets a line for every trial that it calls done."""
+    command = [sys.executable, "-c", CODE, made.spec.model_dump_json(), str(made.ledger)]
+    return subprocess.Popen(command, env=os.environ | {"HAKMEM_PROGRESS": str(steps)}, stderr=subprocess.PIPE)
+
+
+def lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def wait_for_a_step(process: "subprocess.Popen[bytes]", steps: Path, count: int) -> None:
+    while lines(steps) < count and process.poll() is None:
+        time.sleep(0.005)
+
+
+def test_killed_at_any_moment_it_loses_at_most_the_trial_in_flight(tmp_path: Path) -> None:
+    made = plan(tmp_path, workloads=["mixed:ws=50,cycles=2000000"], blocks=8)
+    steps = tmp_path / "steps.jsonl"
+    moments = random.Random(7)
+    had = 0
+    for _ in range(6):
+        before = lines(steps)
+        process = start(made, steps)
+        wait_for_a_step(process, steps, before + 1)
+        time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+        told = lines(steps) - before
+        rows = store.load(made.ledger)
+        assert told <= len(rows) - had <= told + 1  # all that was called done, and perhaps the one just being told
+        had = len(rows)
+        assert not rows["trial_key"].duplicated().any()
+    campaign.run(made, quiet=True)
+    rows = campaign.rows(made)
+    planned = {key for block in range(8) for key in made.keys(made.workloads[0], block)}
+    assert planned <= set(rows["trial_key"])
+    assert not rows["trial_key"].duplicated().any()
+    assert rows["order"].is_monotonic_increasing and not rows["order"].duplicated().any()
+
+
+def test_an_interrupt_leaves_a_ledger_that_goes_on(tmp_path: Path) -> None:
+    made = plan(tmp_path, blocks=40)
+    steps = tmp_path / "steps.jsonl"
+    process = start(made, steps)
+    wait_for_a_step(process, steps, 2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert b"KeyboardInterrupt" in said
+    rows = store.load(made.ledger)
+    assert rows.attrs["torn_lines"] == 0
+    assert 2 <= len(rows) < made.trials
+    assert plan(tmp_path, blocks=40).to_measure == made.trials - len(rows)

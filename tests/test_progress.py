@@ -1,0 +1,53 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from hakmem import progress
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3_725, "1:02:05"), (-3, "0:00")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert progress.clock(seconds) == text
+
+
+def test_steps_are_handed_on_as_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "steps.jsonl"
+    monkeypatch.setenv(progress.FILE, str(path))
+    shown = progress.show()
+    shown.step(1, 3, 12.34, "ramp: hakmem")
+    shown.step(2, 4, 0, "ramp: system")
+    shown.close()
+    steps = [json.loads(line) for line in path.read_text().splitlines()]
+    assert steps[0] == {"done": 1, "total": 3, "eta_s": 12.3, "what": "ramp: hakmem"}
+    assert [step["total"] for step in steps] == [3, 4]
+
+
+def test_plain_lines_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = progress.show()
+    for done in range(1, 100):
+        shown.step(done, 99, 99 - done, "ramp: hakmem")
+    shown.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("1/99 trials, 0:00 so far, about 1:38 left, ramp: hakmem")
+    assert lines[-1].startswith("99/99 trials")
+    assert len(lines) < 10
+
+
+def test_a_bar_moves_and_its_total_may_grow(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = progress.Bar()
+    shown.step(1, 2, 75, "ramp: hakmem")
+    shown.step(3, 3, 0, "ramp: system")
+    shown.close()
+    said = capsys.readouterr().err
+    assert "about 1:15 left, ramp: hakmem" in said
+    assert "3/3" in said
+
+
+def test_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = progress.show(quiet=True)
+    shown.step(1, 1, 0, "")
+    shown.close()
+    assert capsys.readouterr() == ("", "")
