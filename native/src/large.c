@@ -1,7 +1,7 @@
 #include "large.h"
 
-#include "slab.h"
 #include "stats.h"
+#include "superslab.h"
 
 static unit *record_of(const void *p) { return unit_record(unit_of(p)); }
 static SuperSlab *span_of(const void *p) {
@@ -36,19 +36,20 @@ bool large_owns(const void *p) {
     return in_arena(p) && ss_known_unit(u) && !((uintptr_t)p & UNIT_MASK) && peek(&unit_record(u)->state) == UNIT_RUN;
 }
 
-void large_free(void *p) {
-    if (!large_owns(p)) slab_bad_free(p);
+bool large_free(void *p) {
+    if (!large_owns(p)) return false;
     unit *r = record_of(p);
     SuperSlab *span = span_of(p);
     /* Of two threads that free the same block only one sees it live. */
-    if (__atomic_exchange_n(&r->state, (uint8_t)UNIT_FREE, __ATOMIC_ACQ_REL) != UNIT_RUN) slab_bad_free(p);
+    if (__atomic_exchange_n(&r->state, (uint8_t)UNIT_FREE, __ATOMIC_ACQ_REL) != UNIT_RUN) return false;
     STAT(large_free);
     if (span) {
         ss_span_free(span);
-        return;
+        return true;
     }
     for (size_t i = 1; i < r->run_units; i++) r[i].state = UNIT_FREE;
     ss_units_free(unit_of(p), r->run_units);
+    return true;
 }
 
 size_t large_usable(const void *p) {

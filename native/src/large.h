@@ -11,8 +11,7 @@
 
 /* NULL: out of memory. `align`: a power of two. `zeroed`: whether the block reads as zeros. */
 void *large_alloc(size_t size, size_t align, bool *zeroed);
-/* Ends the program unless p is the start of a live run or span. */
-void large_free(void *p);
+bool large_free(void *p); /* false: p is not the start of a live run or span, and nothing has changed */
 bool large_owns(const void *p); /* p is the start of a live run or span */
 size_t large_usable(const void *p);
 /* In place, or by moving page tables; NULL: neither is possible and nothing has changed. */

@@ -241,7 +241,7 @@ NOINLINE void tcache_free_slow(block *p, size_t cls) {
         if (!in_arena(p)) slab_bad_free(p);
         size_t u = unit_of(p);
         if (!ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB) {
-            large_free(p);
+            if (!large_free(p)) slab_bad_free(p);
             return;
         }
         /* A slab some of whose pages were given back: what is free there is only known to its bitmap. */
