@@ -473,7 +473,7 @@ def prices(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
 def _price_sentence(workload: str, arm: str, saved: float, price: Interval | None) -> str:
     if price is None:
         return f"On {workload}, {arm} saves no memory that could be told from noise."
-    span = f"(95 % interval {price.low:+.3g} to {price.high:+.3g})"
+    span = f"(95 % interval {price.low:+.2g} to {price.high:+.2g} % per MB)"
     if price.low <= 0 <= price.high:
         return f"On {workload}, {arm} saves {saved:.1f} MB; a megabyte costs nothing that could be measured {span}."
     verb = "costs" if price.estimate > 0 else "gains"

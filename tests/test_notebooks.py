@@ -1,6 +1,7 @@
 """Notebooks: thin and clean as committed; executed on real drivers, their output data asserted."""
 
 import re
+import shutil
 import subprocess
 import sys
 import uuid
@@ -24,6 +25,7 @@ def study() -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     yield name
     (paths.runs() / f"{name}.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(paths.runs() / f"{name}.series", ignore_errors=True)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
