@@ -424,12 +424,9 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
                 (float(line["at"].iloc[-1]) + offset, float(line["median"].iloc[-1]), look.name, look.colour(theme))
             )
             words.append(f"{look.name} {line['median'].iloc[-1]:.3g} MB")
-        axes.set_xticks(
-            names["at"],
-            names["phase"],
-            rotation=35 if len(names) > 5 else 0,
-            ha="right" if len(names) > 5 else "center",
-        )
+        crowded = names["phase"].str.len().sum() > 30
+        tilt = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+        axes.set_xticks(names["at"], names["phase"], **tilt)
         axes.set_xlim(-0.3, len(names) - 1 + max(0.6, 0.42 * len(names)))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("End of phase")
@@ -482,7 +479,8 @@ def syscalls(rows: pd.DataFrame, budget: float = SYSCALLS_PER_OP) -> Figure:
 
 
 def _times(value: float, budget: float) -> str:
-    return f"{budget / value:,.0f} times under" if value <= budget else f"{value / budget:,.1f} times over"
+    ratio, side = (budget / value, "under") if value <= budget else (value / budget, "over")
+    return f"{ratio:,.0f} times {side}" if ratio >= 10 else f"{ratio:.1f} times {side}"
 
 
 def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: float) -> Callable[[Axes, Theme], str]:

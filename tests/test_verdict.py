@@ -217,3 +217,31 @@ def test_price_of_a_megabyte_in_words() -> None:
 def test_prices_have_their_columns_without_any_arm() -> None:
     table = verdict.prices(rows([t for t in lean_study(1.0, 8.0) if t.role != "arm"]))
     assert isinstance(table, pd.DataFrame) and table.empty and "sentence" in table
+
+
+def test_calls_that_give_pages_back_are_excused_where_the_program_shrinks() -> None:
+    marks = tuple({"name": n, "t_s": t, "rss_kb": kb} for n, t, kb in [("full", 0.2, 163840), ("churned", 0.9, 9216)])
+
+    def ramp(calls: int) -> verdict.Verdict:
+        ops = 600_000
+        made = lean_study(0.96, 160.0, base_mb=160.0, end_mb=9.0, phases=marks, ops=ops, syscalls_per_op=calls / ops)
+        base = [
+            t.model_copy(update={"end_rss_kb": 160 * 1024, "syscalls_per_op": 1e-7}) for t in made if t.role != "arm"
+        ]
+        rest = [t for t in made if t.role == "arm"]
+        return only([t.model_copy(update={"workload": "ramp"}) for t in base + rest])
+
+    pages = (160 - 9) * 256
+    assert ramp(pages + 50).word == "GO"
+    assert ramp(pages + 200).word == "NO-GO" and "each page given back" in ramp(pages + 200).rule
+
+
+def test_a_study_is_summed_up_by_its_best_arm() -> None:
+    good, bad = only(lean_study(0.96, 8.0)), only(lean_study(0.8, 8.0))
+    other = bad.model_copy(update={"arm": "slow"})
+    aside = good.model_copy(update={"workload": "tiny", "word": "NOT-APPLICABLE"})
+    assert verdict.overall([other, good, aside])[:2] == ("GO", ARM)
+    spoiler = good.model_copy(update={"workload": "ramp", "word": "NO-GO"})
+    assert verdict.overall([other, good, spoiler])[:2] == ("NEUTRAL", "slow")
+    with pytest.raises(ValueError, match="no verdicts"):
+        verdict.overall([])
