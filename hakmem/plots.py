@@ -425,7 +425,7 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
             )
             words.append(f"{look.name} {line['median'].iloc[-1]:.3g} MB")
         crowded = names["phase"].str.len().sum() > 30
-        tilt = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
+        tilt: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
         axes.set_xticks(names["at"], names["phase"], **tilt)
         axes.set_xlim(-0.3, len(names) - 1 + max(0.6, 0.42 * len(names)))
         axes.set_ylim(bottom=0)
