@@ -264,6 +264,8 @@ def bench(
             "study": "bench_linked" if linked else "bench",
             "workloads": workloads or list(SPEED),
             "lean": 0,
+            "decommit": "FREE",
+            "target_mb": 10,
             "allocators": [name + suffix for name in names] if linked else [*names, "system", PEERS],
             "blocks": blocks or (3 if profile == "smoke" else 15),
             "budget_minutes": 600,
@@ -278,12 +280,13 @@ def bench(
     _print(found, as_json, lambda: _show_bench(found, peer + suffix), lambda: _next("hakmem bench --linked"))
 
 
-TRIAL_COLUMNS = ["arm", "workload", "status", "Mops/s", "peak MB", "end MB", "faults", "syscalls/op", "spoiled"]
+ROLES = ("baseline", "baseline2", "arm", "peer")
+TRIAL_COLUMNS = ["arm", "workload", "status", "ops/s", "peak MB", "end MB", "faults", "syscalls/op", "spoiled"]
 
 
 def _trial_cells(row: "pd.Series[Any]") -> tuple[str, ...]:
-    figures = [row["mops"], row["peak_rss_mb"], row["end_rss_less_lazyfree_mb"], row["minflt"], row["syscalls_per_op"]]
-    shown = [_number(value) for value in figures]
+    figures = [row["peak_rss_mb"], row["end_rss_less_lazyfree_mb"], row["minflt"], row["syscalls_per_op"]]
+    shown = [_rate(row["ops_per_s"]), *map(_number, figures)]
     return (row["arm"], row["workload"], row["status"], *shown, "yes" if row["spoiled"] else "")
 
 
@@ -335,7 +338,8 @@ def _show_study(rows: pd.DataFrame, judged: Iterable[verdict.Verdict]) -> None:
     for work, cell in rows.groupby("workload", sort=False):
         speed = stats.wide(cell, "ops_per_s")
         lines = []
-        for (name, role), mine in cell.groupby(["arm", "role"], sort=False):
+        ranked = cell.assign(rank=cell["role"].map(ROLES.index)).sort_values(["rank", "arm"])
+        for (name, role), mine in ranked.groupby(["arm", "role"], sort=False):
             label = {"baseline": stats.BASELINE, "baseline2": stats.BASELINE2}.get(str(role), str(name))
             good = mine[mine["status"] == "ok"]
             one = words.get((str(work), str(name))) if role == "arm" else None
@@ -347,7 +351,7 @@ def _show_study(rows: pd.DataFrame, judged: Iterable[verdict.Verdict]) -> None:
                     if label == stats.BASELINE2
                     else str(name),
                     f"{len(good)}/{len(mine)}",
-                    _number(good["mops"].median()),
+                    _rate(good["ops_per_s"].median()),
                     _ratio(speed, label),
                     _number(good["peak_rss_mb"].median()),
                     _number(good["end_rss_less_lazyfree_mb"].median()),
@@ -355,7 +359,7 @@ def _show_study(rows: pd.DataFrame, judged: Iterable[verdict.Verdict]) -> None:
                     f"{one.icon} {one.word}" if one else "",
                 )
             )
-        columns = ["arm", "ok", "Mops/s", "to A (95 %)", "peak MB", "end MB", "syscalls/op", "verdict"]
+        columns = ["arm", "ok", "ops/s", "to A (95 %)", "peak MB", "end MB", "syscalls/op", "verdict"]
         _table(columns, lines, title=str(work))
 
 
@@ -395,13 +399,13 @@ def _bench_line(cell: pd.DataFrame, arm: arms.Arm, work: workload.Workload, made
 
 
 def _show_bench(lines: list[dict[str, Any]], peer: str) -> None:
-    columns = ["allocator", "version", "linkage", "Mops/s", "spread %", f"to {peer} (95 %)", "blocks", "peak MB"]
+    columns = ["allocator", "version", "linkage", "ops/s", "spread %", f"to {peer} (95 %)", "blocks", "peak MB"]
     for work in dict.fromkeys(line["workload"] for line in lines):
         mine = [line for line in lines if line["workload"] == work]
         cells = []
         for line in mine:
             ratio = f"{line['ratio']:.3f} ({line['ratio_low']:.3f}..{line['ratio_high']:.3f})" if line["ratio"] else ""
-            figures = (_number(line["mops"]), _number(line["spread_percent"]), ratio)
+            figures = (_rate(1e6 * line["mops"]), _number(line["spread_percent"]), ratio)
             cells.append(
                 (line["arm"], line["version"], line["linkage"], *figures, line["blocks"], _number(line["peak_rss_mb"]))
             )
@@ -471,6 +475,14 @@ def _split(texts: list[str] | None) -> list[str] | None:
 
 def _number(value: float | None) -> str:
     return "" if value is None or pd.isna(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _rate(value: float) -> str:
+    """Write operations a second with three digits: ``115 M``, ``4.3 k``."""
+    if pd.isna(value):
+        return ""
+    scale, unit = next(((scale, unit) for scale, unit in ((1e6, " M"), (1e3, " k")) if value >= scale), (1, ""))
+    return f"{value / scale:.3g}{unit}" if value < 999.5e6 else f"{value / scale:.0f}{unit}"
 
 
 def _print(data: object, as_json: bool, *tables: Any) -> None:
