@@ -92,11 +92,19 @@ class HandedOn:
         """Do nothing."""
 
 
-def show(*, quiet: bool = False) -> Progress:
-    """Choose how progress is shown here."""
+def show(*, quiet: bool = False, here: bool = False) -> Progress:
+    """Choose how progress is shown.
+
+    Parameters
+    ----------
+    quiet : bool
+        Not at all.
+    here : bool
+        By this process, though the environment names a file to hand it on to: for whoever reads that file.
+    """
     if quiet:
         return Silent()
-    if path := os.environ.get(FILE):
+    if (path := os.environ.get(FILE)) and not here:
         return HandedOn(path)
     in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
     return Bar() if in_notebook or sys.stderr.isatty() else Lines()

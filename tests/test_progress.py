@@ -25,6 +25,15 @@ def test_steps_are_handed_on_as_json_lines(tmp_path: Path, monkeypatch: pytest.M
     assert [step["total"] for step in steps] == [3, 4]
 
 
+def test_who_reads_the_file_shows_it_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(progress.FILE, str(tmp_path / "steps.jsonl"))
+    progress.show(here=True).step(1, 1, 0, "ramp: hakmem")
+    assert "1/1 trials" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_plain_lines_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     shown = progress.show()
     for done in range(1, 100):
