@@ -211,7 +211,7 @@ def _watch(steps: Path, over: threading.Event) -> None:
             last = over.wait(0.2)
             for line in file.readlines():
                 step = json.loads(line)
-                shown = shown or progress.show()
+                shown = shown or progress.show(here=True)
                 shown.step(step["done"], step["total"], step["eta_s"], step["what"])
             if last:
                 break
