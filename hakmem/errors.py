@@ -5,7 +5,8 @@
     HakmemError                1   anything hakmem itself refuses or cannot do
     ├── BadInput               2   what was asked for makes no sense
     │   ├── BadGate                an unknown gate, or a value the gate does not take
-    │   └── BadParameter           any other parameter: arm, workload, allocator, notebook, option
+    │   ├── BadParameter           any other parameter: arm, workload, allocator, notebook, option
+    │   └── BadTrace               a trace that is damaged, truncated, foreign or newer, or cannot be made
     ├── MissingTool            3   a program, library or checkout that is needed is not here
     ├── BuildFailed            4   the native build failed
     ├── TrialFailed            5   a trial that had to succeed did not
@@ -22,6 +23,7 @@ __all__ = [
     "BadGate",
     "BadInput",
     "BadParameter",
+    "BadTrace",
     "BuildFailed",
     "HakmemError",
     "LedgerError",
@@ -50,6 +52,10 @@ class BadGate(BadInput):
 
 class BadParameter(BadInput):
     """A parameter other than a gate: arm, workload, allocator, notebook, option."""
+
+
+class BadTrace(BadInput):
+    """A trace that is damaged, truncated, foreign, newer than this hakmem, or that cannot be made as asked."""
 
 
 class MissingTool(HakmemError):
