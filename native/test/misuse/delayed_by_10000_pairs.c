@@ -1,4 +1,4 @@
-// expect: at once "double free"
+// expect: by flush "double free"
 // 10,000 operations of another class in between.
 #include "misuse.h"
 
