@@ -9,12 +9,22 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from hakmem import allocators, arms, campaign, gates, machine, paths, report, run, stats, store, verdict, workload
+from hakmem import (
+    allocators,
+    arms,
+    campaign,
+    gates,
+    machine,
+    paths,
+    report,
+    run,
+    stats,
+    store,
+    terminal,
+    verdict,
+    workload,
+)
 from hakmem.arms import SHORT
 from hakmem.build import Build
 from hakmem.build import build as compile_native
@@ -25,9 +35,6 @@ from hakmem.study import PEERS
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Performance research on malloc."
 )
-PIPED_WIDTH = 160
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-err = Console(highlight=False, stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Profile = Annotated[str, typer.Option(help="Size of the trials: smoke, quick or full.")]
@@ -42,7 +49,7 @@ def main() -> None:
     try:
         app()
     except HakmemError as error:
-        err.print(f"hakmem: {error}", style="red", markup=False, soft_wrap=True)
+        terminal.complain(f"hakmem: {error}", style="red")
         sys.exit(error.exit_code)
 
 
@@ -56,7 +63,7 @@ def show_gates(
     if settings:
         pairs = dict(_pair(text) for text in settings)
         effective = gates.effective({SHORT.get(name.upper(), name): value for name, value in pairs.items()})
-        _print(effective, as_json, lambda: _table(["gate", "value"], effective.items()))
+        _print(effective, as_json, lambda: terminal.table(["gate", "value"], effective.items()))
         return
     rows = [(gate.env, gate.allowed_text, gate.default, gate.scope, gate.doc) for gate in known.gates]
     profiles = [
@@ -66,9 +73,9 @@ def show_gates(
     _print(
         known.model_dump(),
         as_json,
-        lambda: _table(["gate", "takes", "default", "scope", "meaning"], rows),
-        lambda: _table(["profile", "sets what is not set"], profiles),
-        lambda: _next("hakmem run --arm hakmem:LEAN=1,DECOMMIT=DONTNEED --workload ramp"),
+        lambda: terminal.table(["gate", "takes", "default", "scope", "meaning"], rows),
+        lambda: terminal.table(["profile", "sets what is not set"], profiles),
+        lambda: terminal.next_step("hakmem run --arm hakmem:LEAN=1,DECOMMIT=DONTNEED --workload ramp"),
     )
 
 
@@ -83,9 +90,9 @@ def build(
     _print(
         made.model_dump(mode="json"),
         as_json,
-        lambda: _table(["build", "compiler", "path"], [(made.build_id, made.compiler, made.path)]),
-        lambda: _table(["library"], [(library,) for library in made.libs.values()]),
-        lambda: _next("hakmem run --arm hakmem --workload mixed:ws=400"),
+        lambda: terminal.table(["build", "compiler", "path"], [(made.build_id, made.compiler, made.path)]),
+        lambda: terminal.table(["library"], [(library,) for library in made.libs.values()]),
+        lambda: terminal.next_step("hakmem run --arm hakmem --workload mixed:ws=400"),
     )
 
 
@@ -113,10 +120,10 @@ def run_trials(
     _print(
         [row.model_dump(mode="json") | {"command": command} for row, command in rows],
         as_json,
-        lambda: _table(TRIAL_COLUMNS, (_trial_cells(row) for _, row in table.iterrows())),
-        lambda: _notes(trials),
-        lambda: out.print("\n".join(f"$ {command}" for _, command in rows), markup=False, soft_wrap=True, style="dim"),
-        lambda: _next(f"hakmem sweep --workload {works[0].text} --profile smoke"),
+        lambda: terminal.trials(table),
+        lambda: terminal.spoiled(trials),
+        lambda: terminal.commands(command for _, command in rows),
+        lambda: terminal.next_step(f"hakmem sweep --workload {works[0].text} --profile smoke"),
     )
     bad = [f"{row.arm} on {row.workload}: {row.status}: {_last_line(row)}" for row in trials if row.status != "ok"]
     if bad:
@@ -155,7 +162,9 @@ def sweep(
     made = campaign.plan(CampaignSpec.checked({k: v for k, v in (asked | rest).items() if v is not None}))
     if plan_only:
         whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})
-        _print(whole, as_json, lambda: _show_plan(made), lambda: _next("the same command without --plan"))
+        _print(
+            whole, as_json, lambda: terminal.plan(made), lambda: terminal.next_step("the same command without --plan")
+        )
         return
     done = _measure(made, as_json)
     rows = campaign.rows(made)
@@ -163,9 +172,11 @@ def sweep(
     _print(
         {"done": done.model_dump(mode="json"), "verdicts": [one.model_dump(mode="json") for one in judged]},
         as_json,
-        lambda: _show_study(rows, judged),
-        lambda: out.print(_ended(done), markup=False),
-        lambda: _next(f"hakmem show {made.spec.study}, or hakmem report 20_lean_sweep --profile {made.spec.profile}"),
+        lambda: terminal.study(rows, judged),
+        lambda: terminal.say(_ended(done)),
+        lambda: terminal.next_step(
+            f"hakmem show {made.spec.study}, or hakmem report 20_lean_sweep --profile {made.spec.profile}"
+        ),
     )
 
 
@@ -184,7 +195,12 @@ def show(
         known = [_ledger_line(path) for path in sorted(paths.runs().glob("*.jsonl"))]
         columns = ["study", "trials", "hosts", "last"]
         lines = [tuple(line[name] for name in columns) for line in known]
-        _print(known, as_json, lambda: _table(columns, lines), lambda: _next("hakmem show STUDY, or hakmem sweep"))
+        _print(
+            known,
+            as_json,
+            lambda: terminal.table(columns, lines),
+            lambda: terminal.next_step("hakmem show STUDY, or hakmem sweep"),
+        )
         return
     path = Path(study) if study.endswith(".jsonl") else paths.runs() / f"{study}.jsonl"
     rows = store.load(path, host=host)
@@ -201,11 +217,9 @@ def show(
     _print(
         json.loads(rows.to_json(orient="records", date_format="iso")),
         as_json,
-        (lambda: _table(TRIAL_COLUMNS, (_trial_cells(row) for _, row in rows.iterrows())))
-        if trials
-        else (lambda: _show_study(rows, judged)),
-        lambda: _torn_note(rows),
-        lambda: _next("hakmem report 20_lean_sweep"),
+        (lambda: terminal.trials(rows)) if trials else (lambda: terminal.study(rows, judged)),
+        lambda: terminal.torn(rows),
+        lambda: terminal.next_step("hakmem report 20_lean_sweep"),
     )
 
 
@@ -222,7 +236,7 @@ def make_report(
     given |= {"profile": profile} if profile else {}
     name = Path(notebook).stem.lstrip("0123456789").lstrip("_") or "report"
     page = report.render(notebook, given, output or paths.reports() / f"{name}.html")
-    _print({"report": str(page)}, as_json, lambda: out.print(str(page), markup=False), lambda: _next(f"open {page}"))
+    _print({"report": str(page)}, as_json, lambda: terminal.say(str(page)), lambda: terminal.next_step(f"open {page}"))
 
 
 @app.command()
@@ -239,10 +253,12 @@ def doctor(as_json: Json = False) -> None:
             "allocators": states,
         },
         as_json,
-        lambda: _table(["machine", ""], here.model_dump().items()),
-        lambda: _table(columns, [tuple(finding.model_dump().values()) for finding in findings]),
-        lambda: _table(["allocator", "version", "library", "state"], [tuple(state.values()) for state in states]),
-        lambda: _next("hakmem run --arm hakmem --arm mimalloc, or hakmem sweep --profile smoke"),
+        lambda: terminal.table(["machine", ""], here.model_dump().items()),
+        lambda: terminal.table(columns, [tuple(finding.model_dump().values()) for finding in findings]),
+        lambda: terminal.table(
+            ["allocator", "version", "library", "state"], [tuple(state.values()) for state in states]
+        ),
+        lambda: terminal.next_step("hakmem run --arm hakmem --arm mimalloc, or hakmem sweep --profile smoke"),
     )
 
 
@@ -277,17 +293,12 @@ def bench(
     rows = campaign.rows(made)
     found = [_bench_line(cell, one, work, made) for work, cell in _cells(rows, made) for one in made.arms]
     found = [line for line in found if line]
-    _print(found, as_json, lambda: _show_bench(found, peer + suffix), lambda: _next("hakmem bench --linked"))
-
-
-ROLES = ("baseline", "baseline2", "arm", "peer")
-TRIAL_COLUMNS = ["arm", "workload", "status", "ops/s", "peak MB", "end MB", "faults", "syscalls/op", "spoiled"]
-
-
-def _trial_cells(row: "pd.Series[Any]") -> tuple[str, ...]:
-    figures = [row["peak_rss_mb"], row["end_rss_less_lazyfree_mb"], row["minflt"], row["syscalls_per_op"]]
-    shown = [_rate(row["ops_per_s"]), *map(_number, figures)]
-    return (row["arm"], row["workload"], row["status"], *shown, "yes" if row["spoiled"] else "")
+    _print(
+        found,
+        as_json,
+        lambda: terminal.bench(found, peer + suffix),
+        lambda: terminal.next_step("hakmem bench --linked"),
+    )
 
 
 def _row(outcome: run.Outcome, arm: arms.Arm, work: workload.Workload, made: Build) -> store.Trial:
@@ -316,59 +327,12 @@ def _short(path: Path) -> str:
 def _measure(made: campaign.Plan, as_json: bool) -> campaign.Done:
     """Show the plan, then run it; Ctrl-C leaves a ledger that the same command goes on with."""
     if not as_json:
-        _show_plan(made)
+        terminal.plan(made)
     try:
         return campaign.run(made)
     except KeyboardInterrupt:
-        err.print(
-            f"interrupted; {made.ledger} keeps what was measured, the same command goes on from there", markup=False
-        )
+        terminal.complain(f"interrupted; {made.ledger} keeps what was measured, the same command goes on from there")
         raise typer.Exit(130) from None
-
-
-def _show_plan(made: campaign.Plan) -> None:
-    table = made.frame()
-    _table(list(table.columns), table.itertuples(index=False))
-    out.print(made.summary(), markup=False, soft_wrap=True)
-
-
-def _show_study(rows: pd.DataFrame, judged: Iterable[verdict.Verdict]) -> None:
-    """Print one table a workload: an arm a line, medians over blocks, ratio to the baseline, verdict."""
-    words = {(one.workload, one.arm): one for one in judged}
-    for work, cell in rows.groupby("workload", sort=False):
-        speed = stats.wide(cell, "ops_per_s")
-        lines = []
-        ranked = cell.assign(rank=cell["role"].map(ROLES.index)).sort_values(["rank", "arm"])
-        for (name, role), mine in ranked.groupby(["arm", "role"], sort=False):
-            label = {"baseline": stats.BASELINE, "baseline2": stats.BASELINE2}.get(str(role), str(name))
-            good = mine[mine["status"] == "ok"]
-            one = words.get((str(work), str(name))) if role == "arm" else None
-            lines.append(
-                (
-                    f"{name} (A)"
-                    if label == stats.BASELINE
-                    else f"{name} (A')"
-                    if label == stats.BASELINE2
-                    else str(name),
-                    f"{len(good)}/{len(mine)}",
-                    _rate(good["ops_per_s"].median()),
-                    _ratio(speed, label),
-                    _number(good["peak_rss_mb"].median()),
-                    _number(good["end_rss_less_lazyfree_mb"].median()),
-                    _number(good["syscalls_per_op"].median()),
-                    f"{one.icon} {one.word}" if one else "",
-                )
-            )
-        columns = ["arm", "ok", "ops/s", "to A (95 %)", "peak MB", "end MB", "syscalls/op", "verdict"]
-        _table(columns, lines, title=str(work))
-
-
-def _ratio(speed: pd.DataFrame, label: str) -> str:
-    ratios = stats.log_ratios(speed, label)
-    if label == stats.BASELINE or not ratios.size:
-        return ""
-    found = stats.interval(ratios).exp()
-    return f"{found.estimate:.3f} ({found.low:.3f}..{found.high:.3f})" if ratios.size > 1 else f"{found.estimate:.3f}"
 
 
 def _cells(rows: pd.DataFrame, made: campaign.Plan) -> Iterable[tuple[workload.Workload, pd.DataFrame]]:
@@ -398,21 +362,6 @@ def _bench_line(cell: pd.DataFrame, arm: arms.Arm, work: workload.Workload, made
     }
 
 
-def _show_bench(lines: list[dict[str, Any]], peer: str) -> None:
-    columns = ["allocator", "version", "linkage", "ops/s", "spread %", f"to {peer} (95 %)", "blocks", "peak MB"]
-    for work in dict.fromkeys(line["workload"] for line in lines):
-        mine = [line for line in lines if line["workload"] == work]
-        cells = []
-        for line in mine:
-            ratio = f"{line['ratio']:.3f} ({line['ratio_low']:.3f}..{line['ratio_high']:.3f})" if line["ratio"] else ""
-            figures = (_rate(1e6 * line["mops"]), _number(line["spread_percent"]), ratio)
-            cells.append(
-                (line["arm"], line["version"], line["linkage"], *figures, line["blocks"], _number(line["peak_rss_mb"]))
-            )
-        _table(columns, cells, title=work)
-        out.print("\n".join(f"$ {line['command']}" for line in mine), style="dim", markup=False, soft_wrap=True)
-
-
 def _states(made: Build) -> list[dict[str, str]]:
     """Return every allocator with its version, its library and whether it is at work under a driver."""
     states = []
@@ -433,11 +382,6 @@ def _ledger_line(path: Path) -> dict[str, Any]:
     rows = store.load(path, pool_hosts=True)
     last = "" if rows.empty else rows["started"].max().strftime("%Y-%m-%d %H:%M")
     return {"study": path.stem, "trials": len(rows), "hosts": rows["host"].nunique(), "last": last}
-
-
-def _torn_note(rows: pd.DataFrame) -> None:
-    if count := rows.attrs.get("torn_lines", 0):
-        err.print(f"{count} line(s) of this ledger were cut short, by a crash or a full disk; their trials are lost")
 
 
 def _ended(done: campaign.Done) -> str:
@@ -473,18 +417,6 @@ def _split(texts: list[str] | None) -> list[str] | None:
     return [part for text in texts for part in text.split(",")] if texts else None
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None or pd.isna(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def _rate(value: float) -> str:
-    """Write operations a second with three digits: ``115 M``, ``4.3 k``."""
-    if pd.isna(value):
-        return ""
-    scale, unit = next(((scale, unit) for scale, unit in ((1e6, " M"), (1e3, " k")) if value >= scale), (1, ""))
-    return f"{value / scale:.3g}{unit}" if value < 999.5e6 else f"{value / scale:.0f}{unit}"
-
-
 def _print(data: object, as_json: bool, *tables: Any) -> None:
     """Print JSON, or call what prints the tables."""
     if as_json:
@@ -492,24 +424,3 @@ def _print(data: object, as_json: bool, *tables: Any) -> None:
         return
     for table in tables:
         table()
-
-
-def _table(columns: list[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:
-    """Print a table without frames; the first column is never broken."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == columns[0])
-    for row in rows:
-        table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table)
-
-
-def _notes(trials: Iterable[store.Trial]) -> None:
-    """Print what speaks against trials."""
-    for trial in trials:
-        for reason in trial.spoiled:
-            err.print(f"{trial.arm} on {trial.workload} is spoiled: {reason}", markup=False, soft_wrap=True)
-
-
-def _next(command: str) -> None:
-    out.print(f"next: {command}", style="dim", markup=False, soft_wrap=True)

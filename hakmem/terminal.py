@@ -1,0 +1,154 @@
+"""What the command prints for people: tables that fit a terminal, hints, complaints."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from hakmem import stats, store
+from hakmem.campaign import Plan
+from hakmem.verdict import Verdict, memory_of
+
+PIPED_WIDTH = 160
+NARROW = 110
+ROLES = ("baseline", "baseline2", "arm", "peer")
+BASELINES = {"baseline": stats.BASELINE, "baseline2": stats.BASELINE2}
+TRIAL_COLUMNS = ["arm", "workload", "status", "ops/s", "peak MB", "end MB", "faults", "syscalls/op", "spoiled"]
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+err = Console(highlight=False, stderr=True)
+
+
+def say(text: str) -> None:
+    """Print a line as it is."""
+    out.print(text, markup=False, soft_wrap=True)
+
+
+def complain(text: str, style: str = "") -> None:
+    """Print a line on standard error."""
+    err.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def next_step(command: str) -> None:
+    """Suggest what to do next."""
+    out.print(f"next: {command}", style="dim", markup=False, soft_wrap=True)
+
+
+def commands(lines: Iterable[str]) -> None:
+    """Print shell commands."""
+    out.print("\n".join(f"$ {line}" for line in lines), style="dim", markup=False, soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:
+    """Print a table without frames; the first column is never broken."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column, overflow="fold", no_wrap=column == columns[0])
+    for row in rows:
+        made.add_row(*(escape(str(cell)) for cell in row))
+    out.print(made)
+
+
+def plan(made: Plan) -> None:
+    """Print the arms of a study and what measuring them takes."""
+    arms = made.frame()
+    arms = arms if out.width >= NARROW else arms[["arm", "role", "version"]]
+    table(list(arms.columns), arms.itertuples(index=False))
+    say(made.summary())
+
+
+def trials(rows: pd.DataFrame) -> None:
+    """Print one line a trial."""
+    cells = []
+    for _, row in rows.iterrows():
+        figures = [row["peak_rss_mb"], row["end_rss_less_lazyfree_mb"], row["minflt"], row["syscalls_per_op"]]
+        shown = [rate(row["ops_per_s"]), *map(number, figures)]
+        cells.append((row["arm"], row["workload"], row["status"], *shown, "yes" if row["spoiled"] else ""))
+    table(TRIAL_COLUMNS, cells)
+
+
+def spoiled(rows: Iterable[store.Trial]) -> None:
+    """Print what speaks against trials."""
+    for trial in rows:
+        for reason in trial.spoiled:
+            complain(f"{trial.arm} on {trial.workload} is spoiled: {reason}")
+
+
+def torn(rows: pd.DataFrame) -> None:
+    """Print how many trials of a ledger are lost."""
+    if count := rows.attrs.get("torn_lines", 0):
+        complain(f"{count} line(s) of this ledger were cut short, by a crash or a full disk; their trials are lost")
+
+
+def study(rows: pd.DataFrame, judged: Iterable[Verdict]) -> None:
+    """Print one table a workload: an arm a line, medians over its trials, ratio to the baseline, verdict."""
+    words = {(one.workload, one.arm): one for one in judged}
+    for work, cell in rows.groupby("workload", sort=False):
+        speed = stats.wide(cell, "ops_per_s")
+        ranked = cell.assign(rank=cell["role"].map(ROLES.index)).sort_values(["rank", "arm"])
+        lines = []
+        for (name, role), mine in ranked.groupby(["arm", "role"], sort=False):
+            one = words.get((str(work), str(name))) if role == "arm" else None
+            lines.append(_line(str(name), str(role), mine, speed, one))
+        columns = [name for name in lines[0] if out.width >= NARROW or name in _narrow(str(work))]
+        table(columns, ([line[name] for name in columns] for line in lines), title=str(work))
+
+
+def _line(name: str, role: str, mine: pd.DataFrame, speed: pd.DataFrame, judged: Verdict | None) -> dict[str, str]:
+    good = mine[mine["status"] == "ok"]
+    return {
+        "arm": f"{name} ({BASELINES[role]})" if role in BASELINES else name,
+        "ok": f"{len(good)}/{len(mine)}",
+        "ops/s": rate(good["ops_per_s"].median()),
+        "to A (95 %)": "" if role == "baseline" else _ratio(stats.log_ratios(speed, BASELINES.get(role, name))),
+        "peak MB": number(good["peak_rss_mb"].median()),
+        "end MB": number(good["end_rss_less_lazyfree_mb"].median()),
+        "syscalls/op": number(good["syscalls_per_op"].median()),
+        "verdict": f"{judged.icon} {judged.word}" if judged else "",
+    }
+
+
+def _narrow(work: str) -> tuple[str, ...]:
+    """Name the columns for a narrow terminal: of memory only what counts for the workload."""
+    memory = "peak MB" if memory_of(work) == "peak_rss_mb" else "end MB"
+    return ("arm", "ops/s", "to A (95 %)", memory, "verdict")
+
+
+def _ratio(logs: stats.Array) -> str:
+    if not logs.size:
+        return ""
+    found = stats.interval(logs).exp()
+    return f"{found.estimate:.2f} ({found.low:.2f}..{found.high:.2f})" if logs.size > 1 else f"{found.estimate:.2f}"
+
+
+def bench(lines: list[dict[str, Any]], peer: str) -> None:
+    """Print one table a workload: an allocator a line, with the command of its trials below."""
+    columns = ["allocator", "version", "linkage", "ops/s", "spread %", f"to {peer} (95 %)", "blocks", "peak MB"]
+    for work in dict.fromkeys(line["workload"] for line in lines):
+        mine = [line for line in lines if line["workload"] == work]
+        cells = []
+        for line in mine:
+            ratio = f"{line['ratio']:.3f} ({line['ratio_low']:.3f}..{line['ratio_high']:.3f})" if line["ratio"] else ""
+            figures = (rate(1e6 * line["mops"]), number(line["spread_percent"]), ratio)
+            memory = number(line["peak_rss_mb"])
+            cells.append((line["arm"], line["version"], line["linkage"], *figures, line["blocks"], memory))
+        table(columns, cells, title=work)
+        commands(line["command"] for line in mine)
+
+
+def number(value: float | None) -> str:
+    """Write a figure with three digits; nothing for what was not measured."""
+    return "" if value is None or pd.isna(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def rate(value: float) -> str:
+    """Write operations a second with three digits: ``115 M``, ``4.3 k``."""
+    if pd.isna(value):
+        return ""
+    scale, unit = next(((scale, unit) for scale, unit in ((1e6, " M"), (1e3, " k")) if value >= scale), (1, ""))
+    return f"{value / scale:.3g}{unit}" if value < 999.5e6 else f"{value / scale:.0f}{unit}"
