@@ -98,6 +98,7 @@ static inline void *alloc_class(size_t c) {
 #if HAK_CHECKS
     block *next = p->next;
     if (unlikely(((uintptr_t)next ^ p->mac) != hak_secret)) return alloc_slow(c);
+    if (unlikely(p == hak_tls.pending[c])) return alloc_slow(c); /* freed twice, and about to be handed out between */
     p->mac = 0;
     hak_tls.head[c] = next;
 #else

@@ -24,7 +24,8 @@ unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now) {
     return p->mean_gap && p->mean_gap < POLICY_IDLE_NS / 10 ? 2 : 1;
 }
 
-policy_pressure policy_press(policy_pressure now, size_t target, size_t all) {
+policy_pressure policy_press(policy_pressure now, size_t target, size_t all, bool futile) {
+    if (futile) return PRESSURE_NONE;
     if (all > target) return PRESSURE_HIGH;
     return now == PRESSURE_HIGH && all > target / 8 * 7 ? PRESSURE_HIGH : PRESSURE_LEAN;
 }
@@ -43,6 +44,11 @@ unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pr
     if (fit < most[pressure].blocks && pressure) fit = most[pressure].blocks;
     if (cap > fit) cap = fit;
     return cap < 2 ? 2 : (unsigned)cap;
+}
+
+unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed) {
+    unsigned to = missed ? cap * 2 : cap / 2;
+    return to < least ? least : to > most ? most : to;
 }
 
 size_t policy_step(size_t step, size_t smallest, size_t freed, size_t released) {

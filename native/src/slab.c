@@ -25,7 +25,7 @@ const uint8_t hak_size_class[SMALL_MAX / 16 + 1] = {[0] = 1,
 
 uintptr_t hak_secret;
 #if HAK_CHECKS
-block hak_sentinel;
+block hak_sentinel = {NULL, 1}; /* 1 is neither the secret nor 0, which the secret is before the start */
 #endif
 
 typedef struct __attribute__((aligned(64))) {
@@ -39,6 +39,7 @@ typedef struct __attribute__((aligned(64))) {
 static slab_class classes[CLASSES + 1];
 static size_t freed_since_purge, purge_step = PURGE_STEP_BYTES;
 
+#define FUTILE_STEPS 4 /* the search for free pages has been put off so far: it does not help */
 #define GROUPS 64
 typedef struct {
     unit *slab;
@@ -48,7 +49,7 @@ typedef struct {
 
 void slab_init(void) {
     for (unsigned c = 0; c <= CLASSES; c++) classes[c].lock = (hak_lock)HAK_LOCK_INIT;
-    hak_secret = os_random() | 1;
+    hak_secret = os_random() | 2;
 }
 
 void slab_lock_all(void) {
@@ -58,14 +59,14 @@ void slab_unlock_all(void) {
     for (unsigned c = 1; c <= CLASSES; c++) unlock(&classes[c].lock);
 }
 
-unsigned slab_cap(unsigned cls) {
-    unsigned cap = policy_cap(hak_class[cls].size, hak_class[cls].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), ss_pressure());
+unsigned slab_cap(unsigned cls, policy_pressure pressure) {
+    unsigned cap = policy_cap(hak_class[cls].size, hak_class[cls].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), pressure);
     return gate(G_TINY_MAG_LEVELS) == LEVELS_2 && cap > 2 ? cap / 2 : cap; /* two levels share the capacity */
 }
 
 slab_route slab_decide(unsigned cls) {
-    unsigned cap = slab_cap(cls);
-    return (slab_route){cls, cap, policy_batch(hak_class[cls].size, REFILL_BYTES, cap), ss_lean_releases()};
+    unsigned cap = slab_cap(cls, ss_pressure());
+    return (slab_route){cls, policy_batch(hak_class[cls].size, REFILL_BYTES, cap), ss_lean_releases()};
 }
 
 /* ---- lists ---- */
@@ -382,14 +383,14 @@ void slab_depot_drain(void) {
 
 void slab_abandon(slab_heap *h) {
     for (unsigned cls = 1; cls <= CLASSES; cls++) {
-        unit *s = h->current[cls];
-        if (!s) continue;
         slab_class *k = &classes[cls];
+        if (!ss_lean_releases() && !h->current[cls]) continue; /* with Lean others take empty slabs away: look under the lock */
         lock(&k->lock);
+        unit *s = h->current[cls];
         h->current[cls] = NULL;
-        s->owner = NULL;
-        if (is_empty(s)) end_slab(NULL, s);
-        else if (in_slab(s)) list_slab(k, s);
+        if (s) s->owner = NULL;
+        if (s && is_empty(s)) end_slab(NULL, s);
+        else if (s && in_slab(s)) list_slab(k, s);
         unlock(&k->lock);
     }
     while (h->warm_count) ss_units_free(h->warm[--h->warm_count], 1);
@@ -507,8 +508,9 @@ void slab_purge_if_over(void) {
     poke(&freed_since_purge, 0);
     slab_purge(PURGE_ALL);
     size_t after = ss_resident_bytes();
-    poke(&purge_step, policy_step(step, PURGE_STEP_BYTES, freed, before > after ? before - after : 0));
-    ss_purge_done(t0);
+    step = policy_step(step, PURGE_STEP_BYTES, freed, before > after ? before - after : 0);
+    poke(&purge_step, step);
+    ss_purge_done(t0, step > FUTILE_STEPS * PURGE_STEP_BYTES);
 }
 
 size_t slab_trim(void) {

@@ -79,13 +79,13 @@ typedef struct slab_heap {
 
 /* A route: everything an allocation's slow way needs to know, decided once (ALLOC_PASSDOWN_SSOT) or by each layer. */
 typedef struct {
-    unsigned cls, cap, batch;
+    unsigned cls, batch;
     bool lean;
 } slab_route;
 slab_route slab_decide(unsigned cls);
 
 void slab_init(void);
-unsigned slab_cap(unsigned cls); /* blocks a hot list of this class may hold, under the present pressure */
+unsigned slab_cap(unsigned cls, policy_pressure pressure); /* blocks a hot list of this class may hold */
 
 /* Fetch up to a batch of blocks; count 0: out of memory. `decided` NULL: each layer decides for itself. */
 chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided);

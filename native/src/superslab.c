@@ -27,7 +27,7 @@ static size_t before_start;                /* resident when hakmem started */
 static policy_pressure pressure;
 static policy_pulse pulse;
 static policy_purse purse;
-static bool lean, warned_unreachable;
+static bool lean, warned_unreachable, purges_futile;
 static hak_lock ss_lock = HAK_LOCK_INIT;
 
 void ss_lock_all(void) { lock(&ss_lock); }
@@ -114,7 +114,7 @@ bool ss_lean_releases(void) { return lean && ss_mem_lean_decommit_mode() != DECO
 size_t ss_excess(void) {
     if (!ss_lean_releases()) return 0;
     size_t target = (size_t)ss_mem_lean_target_mb() * MIB, ours = peek(&resident) + ss_metadata_bytes();
-    policy_pressure was = peek(&pressure), is = policy_press(was, target, before_start + ours);
+    policy_pressure was = peek(&pressure), is = policy_press(was, target, before_start + ours, peek(&purges_futile));
     if (is != was) poke(&pressure, is);
     return policy_excess(target, before_start, ours);
 }
@@ -148,7 +148,8 @@ bool ss_may_purge(uint64_t *t0) {
     return ok;
 }
 
-void ss_purge_done(uint64_t t0) {
+void ss_purge_done(uint64_t t0, bool futile) {
+    poke(&purges_futile, futile);
     uint64_t spent = os_now_ns() - t0;
     lock(&ss_lock);
     policy_spent(&purse, spent);

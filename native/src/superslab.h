@@ -100,7 +100,7 @@ bool ss_lean_releases(void);      /* LEAN with FREE or DONTNEED, and the kernel 
 size_t ss_excess(void);           /* bytes above the target, 0 outside Lean */
 policy_pressure ss_pressure(void); /* as of the last ss_excess() */
 bool ss_may_purge(uint64_t *t0);  /* within the CPU budget; starts the clock */
-void ss_purge_done(uint64_t t0);
+void ss_purge_done(uint64_t t0, bool futile);
 void ss_purge_free(size_t goal);  /* resident pages of free units and cached SuperSlabs, until `goal` bytes */
 size_t ss_resident_bytes(void);
 size_t ss_metadata_bytes(void);

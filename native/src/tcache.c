@@ -12,6 +12,7 @@ typedef struct heap {
     slab_heap slabs;
     chain spare[CLASSES + 1];
     int16_t cap[CLASSES + 1]; /* blocks a hot list may hold */
+    bool missed[CLASSES + 1]; /* since it last ran full */
     policy_pressure pressure; /* under which cap was decided */
     struct heap *next;
 } heap;
@@ -61,7 +62,7 @@ static void empty_list(const heap *h, unsigned c) {
 
 static void decide_caps(heap *h) {
     h->pressure = ss_pressure();
-    for (unsigned c = 1; c <= CLASSES; c++) h->cap[c] = (int16_t)slab_cap(c);
+    for (unsigned c = 1; c <= CLASSES; c++) h->cap[c] = (int16_t)slab_cap(c, h->pressure);
 }
 
 /* NULL: no memory for it; the caller does without. */
@@ -164,6 +165,7 @@ static void follow_pressure(heap *h) {
 }
 
 static bool fetch(heap *h, unsigned cls, chain *out) {
+    h->missed[cls] = true;
     if (h->spare[cls].count) {
         *out = h->spare[cls];
         h->spare[cls] = (chain){0};
@@ -194,7 +196,11 @@ static void *pop(unsigned c) {
 }
 
 NOINLINE void *tcache_malloc_slow(size_t cls) {
-    if (hak_tls.head[cls] != LIST_END) return pop(cls); /* only a damaged list comes here */
+    block *first = hak_tls.head[cls];
+    if (first != LIST_END) { /* only a damaged list comes here, or one whose first block was freed twice */
+        if (tcache_holds(first, (unsigned)cls)) hak_fatal("double free", first, hak_class[cls].size);
+        return pop((unsigned)cls);
+    }
     heap *h = join();
     if (!h) return NULL;
     follow_pressure(h);
@@ -221,6 +227,12 @@ NOINLINE void tcache_overflow(size_t cls) {
     STAT(overflow);
     chain full = take_hot(h, cls);
     STAT_N(tls_sll, full.count);
+    if (h->pressure == PRESSURE_LEAN) {
+        h->cap[cls] = (int16_t)policy_adapt((unsigned)h->cap[cls], slab_cap(cls, PRESSURE_LEAN), slab_cap(cls, PRESSURE_NONE),
+                                            h->missed[cls]);
+        hak_tls.room[cls] = h->cap[cls];
+    }
+    h->missed[cls] = false;
     if (gate(G_TINY_MAG_LEVELS) == LEVELS_2 && !h->spare[cls].count) {
         h->spare[cls] = full;
         return;
