@@ -508,7 +508,7 @@ void slab_purge_if_over(void) {
     poke(&freed_since_purge, 0);
     slab_purge(PURGE_ALL);
     size_t after = ss_resident_bytes();
-    step = policy_step(step, PURGE_STEP_BYTES, freed, before > after ? before - after : 0);
+    step = policy_step(step, PURGE_STEP_BYTES, after, freed, before > after ? before - after : 0);
     poke(&purge_step, step);
     ss_purge_done(t0, step > FUTILE_STEPS * PURGE_STEP_BYTES);
 }
