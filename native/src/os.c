@@ -9,7 +9,9 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -117,6 +119,31 @@ int ss_os_madvise_guarded(void *p, size_t size, int advice) {
     }
     errno = saved;
     return r;
+}
+
+#ifndef SYS_process_madvise
+#define SYS_process_madvise 440
+#endif
+#define SELF_PIDFD (-10000) /* PIDFD_SELF: follows fork, as a file descriptor of ourselves would not */
+
+static bool no_vector;
+
+size_t os_madvise_ranges_guarded(const os_range *ranges, size_t n, int advice) {
+    _Static_assert(sizeof(os_range) == sizeof(struct iovec) && OS_RANGES <= 1024, "ranges are handed on as they are");
+    int saved = errno;
+    size_t done = 0, bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!owns(ranges[i].p, ranges[i].size)) n = i + !ss_os_madvise_guarded(ranges[i].p, ranges[i].size, advice);
+        else bytes += ranges[i].size;
+    }
+    if (n > 1 && !peek(&no_vector) && os_advice_on()) {
+        STAT(sys_madvise);
+        if (syscall(SYS_process_madvise, SELF_PIDFD, ranges, n, advice, 0) == (long)bytes) done = n;
+        else poke(&no_vector, true);
+    }
+    while (done < n && !ss_os_madvise_guarded(ranges[done].p, ranges[done].size, advice)) done++;
+    errno = saved;
+    return done;
 }
 
 bool os_move(void *from, void *to, size_t size) {

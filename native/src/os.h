@@ -29,6 +29,15 @@ bool os_uncommit(void *p, size_t size); /* back to reserved, pages and contents 
 int ss_os_madvise_guarded(void *p, size_t size, int advice);
 bool os_advice_on(void);
 
+/* The same for many ranges, in one call where the kernel lets a process advise itself by vector (Linux 6.13, PIDFD_SELF): half
+ * the cost a page. Returns how many of the first ranges were advised. */
+typedef struct {
+    void *p;
+    size_t size;
+} os_range; /* laid out as struct iovec */
+#define OS_RANGES 64
+size_t os_madvise_ranges_guarded(const os_range *ranges, size_t n, int advice);
+
 /* Move pages to another usable place of the arena; the old place stays usable and empty. False: nothing has changed. */
 bool os_move(void *from, void *to, size_t size);
 

@@ -51,11 +51,7 @@ unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed) 
     return to < least ? least : to > most ? most : to;
 }
 
-size_t policy_step(size_t step, size_t smallest, size_t resident, size_t freed, size_t released) {
-    size_t most = resident / 16 > smallest ? resident / 16 : smallest;
-    if (released >= freed / 4) return smallest;
-    return step * 2 < most ? step * 2 : most;
-}
+size_t policy_step(size_t smallest, size_t resident) { return resident / 32 > smallest ? resident / 32 : smallest; }
 
 unsigned policy_batch(size_t block_size, size_t bytes, unsigned cap) {
     size_t n = bytes / block_size;

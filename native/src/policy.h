@@ -42,9 +42,9 @@ unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pr
 /* The capacity after a list ran full: doubled if there was a miss since it last did, else (the thread only frees) halved. */
 unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed);
 
-/* Bytes to be freed before the next search for free pages: what hardly frees pages is tried ever less often, but always before
- * a sixteenth of what is resident has been freed. */
-size_t policy_step(size_t step, size_t smallest, size_t resident, size_t freed, size_t released);
+/* Bytes to be freed before the next search for free pages: a share of what is resident, so that the search costs little a byte
+ * freed, finds pages in longer runs, and leaves little behind. */
+size_t policy_step(size_t smallest, size_t resident);
 
 /* Blocks fetched at a miss: about `bytes` worth, 1..128, no more than half the cap. */
 unsigned policy_batch(size_t block_size, size_t bytes, unsigned cap);

@@ -39,7 +39,6 @@ typedef struct __attribute__((aligned(64))) {
 static slab_class classes[CLASSES + 1];
 static size_t freed_since_purge, purge_step = PURGE_STEP_BYTES;
 
-#define FUTILE_STEPS 4 /* the search for free pages has been put off so far: it does not help */
 #define GROUPS 64
 typedef struct {
     unit *slab;
@@ -476,16 +475,16 @@ static uint16_t free_pages(unit *s) {
 }
 
 static void purge_class(slab_class *k, bool partly) {
+    ss_release batch = {.n = 0};
     lock(&k->lock);
     for (unit *s; (s = k->candidates);) {
         drop_candidate(s);
         uint16_t pages = partly || is_empty(s) ? free_pages(s) : 0;
-        if (!pages) continue;
         /* From here on every free in this slab is checked against the bitmap: a page that is gone forgets what was free. */
-        poke(&unit_class[unit_number(s)], 0);
-        (void)ss_release_pages(s, pages);
-        show_class(s);
+        if (s->carved && (pages & pages_of(0, (size_t)s->carved * hak_class[s->cls].size))) poke(&unit_class[unit_number(s)], 0);
+        ss_release_add(&batch, s, pages);
     }
+    ss_release_now(&batch);
     unlock(&k->lock);
 }
 
@@ -508,9 +507,8 @@ void slab_purge_if_over(void) {
     poke(&freed_since_purge, 0);
     slab_purge(PURGE_ALL);
     size_t after = ss_resident_bytes();
-    step = policy_step(step, PURGE_STEP_BYTES, after, freed, before > after ? before - after : 0);
-    poke(&purge_step, step);
-    ss_purge_done(t0, step > FUTILE_STEPS * PURGE_STEP_BYTES);
+    poke(&purge_step, policy_step(PURGE_STEP_BYTES, after));
+    ss_purge_done(t0, before - after < freed / 4);
 }
 
 size_t slab_trim(void) {

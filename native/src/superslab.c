@@ -131,10 +131,11 @@ bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
 
 static bool released_reads_zero(void) { return !(lean && ss_mem_lean_decommit_mode() == DECOMMIT_FREE); }
 
+static int release_advice(void) { return released_reads_zero() ? MADV_DONTNEED : MADV_FREE; }
+
 /* Pages go back, the mapping stays. When to call it is the caller's business. */
 int ss_maybe_decommit_superslab(void *ptr, size_t size) {
-    int advice = released_reads_zero() ? MADV_DONTNEED : MADV_FREE;
-    if (ss_os_madvise_guarded(ptr, size, advice)) return -1;
+    if (ss_os_madvise_guarded(ptr, size, release_advice())) return -1;
     STAT(lean_decommit);
     return 0;
 }
@@ -166,19 +167,28 @@ void ss_purge_done(uint64_t t0, bool futile) {
     }
 }
 
-bool ss_release_pages(unit *r, uint16_t pages) {
-    pages &= r->resident;
-    if (!pages) return false;
+void ss_release_now(ss_release *b) {
+    size_t done = b->n ? os_madvise_ranges_guarded(b->range, b->n, release_advice()) : 0;
+    for (size_t i = 0; i < done; i++) {
+        unit *r = b->part[i].of;
+        STAT(lean_decommit);
+        STAT_N(pages_released, (unsigned)__builtin_popcount(b->part[i].pages));
+        set_resident(r, r->resident & (uint16_t)~b->part[i].pages, true);
+    }
+    b->n = 0;
+}
+
+void ss_release_add(ss_release *b, unit *r, uint16_t pages) {
     char *base = unit_address((size_t)(r - unit_table));
-    for (uint32_t left = pages; left;) {
-        unsigned a = (unsigned)__builtin_ctz(left), n = (unsigned)__builtin_ctz(~(left >> a));
-        if (ss_maybe_decommit_superslab(base + ((size_t)a << hak_page_shift), (size_t)n << hak_page_shift)) return false;
-        uint16_t run = (uint16_t)(bits32(a + n) & ~bits32(a));
-        STAT_N(pages_released, n);
-        set_resident(r, r->resident & (uint16_t)~run, true);
+    for (uint32_t left = pages & r->resident; left;) {
+        unsigned at = (unsigned)__builtin_ctz(left), n = (unsigned)__builtin_ctz(~(left >> at));
+        uint16_t run = (uint16_t)(bits32(at + n) & ~bits32(at));
+        if (b->n == OS_RANGES) ss_release_now(b);
+        b->range[b->n] = (os_range){base + ((size_t)at << hak_page_shift), (size_t)n << hak_page_shift};
+        b->part[b->n].of = r;
+        b->part[b->n++].pages = run;
         left &= ~(uint32_t)run;
     }
-    return true;
 }
 
 /* ---- SuperSlab kinds ---- */

@@ -84,7 +84,17 @@ static inline uint64_t *unit_bits(unit *r, unsigned blocks) {
 
 /* Resident pages of a unit that is in use. Only its owner (a slab's class lock) calls these. */
 void ss_mark_resident(unit *r, size_t from, size_t to);  /* byte offsets in the unit */
-bool ss_release_pages(unit *r, uint16_t pages);          /* give back; false: nothing changed */
+/* Pages to be given back together. Their units' locks are held until ss_release_now. */
+typedef struct {
+    os_range range[OS_RANGES];
+    struct {
+        unit *of;
+        uint16_t pages;
+    } part[OS_RANGES];
+    size_t n;
+} ss_release;
+void ss_release_add(ss_release *b, unit *r, uint16_t pages);
+void ss_release_now(ss_release *b);
 unsigned ss_pages_per_unit(void);
 
 /* Lean. */
