@@ -1,0 +1,14 @@
+// expect: by flush "double free"
+// A block freed twice, with another free between, is handed out again while its second free is still under way.
+#include "misuse.h"
+
+int main(void) {
+    void *a = malloc(32), *b = malloc(32);
+    free(a);
+    free(b);
+    free(a);
+    void *c = calloc(1, 32), *d = calloc(1, 32);
+    memset(c, 1, 32);
+    memset(d, 2, 32);
+    return survived();
+}

@@ -1,0 +1,14 @@
+// expect: by flush "double free"
+// A block freed twice, with another free between, is handed out again while its second free is still under way.
+#include "misuse.h"
+
+int main(void) {
+    void *a = malloc(2000), *b = malloc(2000);
+    free(a);
+    free(b);
+    free(a);
+    void *c = malloc(2000), *d = malloc(2000);
+    memset(c, 1, 32);
+    memset(d, 2, 32);
+    return survived();
+}
