@@ -8,6 +8,7 @@ Compressed by zstd (``.zst``) a trace is stored; it is unpacked before it is use
 
 import hashlib
 import os
+import re
 import struct
 import tempfile
 import zlib
@@ -40,6 +41,7 @@ _NAME_BYTES = 32
 _PAGE = 4096
 _MAX_TEXT = 1 << 20
 _READ = 1 << 20
+_NAME = re.compile(r"[ !#-\[\]-~]{1,31}")  # of a mark: it ends up in a line of JSON
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -211,12 +213,14 @@ def _parse(file: BinaryIO, size: int, path: Path) -> Header:
         raise BadTrace(f"{path} is truncated: it ends after {there} of {events} events")
     if size != begin + events * EVENT.itemsize:
         raise BadTrace(f"{path} is damaged: {size - begin - events * EVENT.itemsize} bytes follow the last event")
+    names = tuple(
+        rest[at * _NAME_BYTES : (at + 1) * _NAME_BYTES].rstrip(b"\0").decode("latin-1") for at in range(marks)
+    )
+    if not all(map(_NAME.fullmatch, names)):
+        raise BadTrace(f"{path} is damaged: a mark has no proper name")
     try:
-        names = tuple(
-            rest[at * _NAME_BYTES : (at + 1) * _NAME_BYTES].rstrip(b"\0").decode("ascii") for at in range(marks)
-        )
         origin = Origin.model_validate_json(rest[marks * _NAME_BYTES :][:text_bytes])
-    except (ValidationError, UnicodeDecodeError) as error:
+    except ValidationError as error:
         raise BadTrace(f"{path} is damaged: its header does not tell where it comes from") from error
     return Header(events, warm, slots, threads, seed, names, sha.hex(), crc, begin, origin)
 
@@ -345,8 +349,10 @@ class Writer:
             raise BadTrace(f"a trace holds 1..{MAX_THREADS} threads, not {threads}")
         if slots > MAX_SLOTS:
             raise BadTrace(f"a trace holds at most {MAX_SLOTS} slots, not {slots}")
-        if len(marks) > MAX_MARKS or any(len(name) >= _NAME_BYTES or not name.isascii() for name in marks):
-            raise BadTrace(f"a trace takes at most {MAX_MARKS} marks of at most {_NAME_BYTES - 1} ASCII characters")
+        if len(marks) > MAX_MARKS or not all(map(_NAME.fullmatch, marks)):
+            raise BadTrace(
+                f'a trace takes at most {MAX_MARKS} marks of 1..{_NAME_BYTES - 1} ASCII characters other than " and \\'
+            )
         self._path, self._origin = path, origin
         self._fields = (warm, slots, threads, seed)
         self._marks = b"".join(name.encode().ljust(_NAME_BYTES, b"\0") for name in marks)

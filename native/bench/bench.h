@@ -44,6 +44,7 @@ void bench_init(int argc, char **argv, const bench_spec *spec);
 int64_t bench_warmup(int64_t run); /* untimed iterations before a run of so many, after HAKMEM_BENCH_PREFAULT */
 void bench_timed_begin(void);
 void bench_timed_end(void);
+void bench_timed_exclude(double seconds); /* what a driver spent on itself inside the timed region: not of its seconds */
 void bench_phase(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void bench_extra(const char *name, double value);
 int bench_report(uint64_t ops, uint64_t iter, uint64_t ws); /* returns main's exit status */
