@@ -1,0 +1,136 @@
+/* The arithmetic that decides what is kept and what goes back. Every expected value is derived by hand; time is an argument. */
+#include "policy.h"
+#include "test.h"
+
+#define MS UINT64_C(1000000)
+#define KIB ((size_t)1024)
+
+static void excess_is_what_stands_above_the_target(void) {
+    CHECK(policy_excess(10 * MIB, 0, 0) == 0);
+    CHECK(policy_excess(10 * MIB, 2 * MIB, 8 * MIB) == 0); /* a ceiling may be reached */
+    CHECK(policy_excess(10 * MIB, 2 * MIB, 8 * MIB + 1) == 1);
+    CHECK(policy_excess(1 * MIB, 3 * MIB, 0) == 2 * MIB); /* what the program had before counts */
+}
+
+static void a_purse_holds_its_share_of_ten_seconds(void) {
+    policy_purse purse = {0};
+    uint64_t start = 5 * POLICY_WINDOW_NS;
+    CHECK(policy_may_spend(&purse, start, 50)); /* a new window: 50 thousandths of 10 s are 500 ms */
+    policy_spent(&purse, 500 * MS);
+    CHECK(policy_may_spend(&purse, start + 1, 50)); /* spent to the last ns, not above */
+    policy_spent(&purse, 1);
+    CHECK(!policy_may_spend(&purse, start + 1, 50));
+    CHECK(policy_may_spend(&purse, start + 1, 51)); /* 510 ms */
+    CHECK(!policy_may_spend(&purse, start + POLICY_WINDOW_NS - 1, 50));
+    CHECK(policy_may_spend(&purse, start + POLICY_WINDOW_NS, 50)); /* the next window starts empty */
+    CHECK(purse.spent == 0 && purse.window_start == start + POLICY_WINDOW_NS);
+    policy_spent(&purse, 10 * MS + 1);
+    CHECK(!policy_may_spend(&purse, start + POLICY_WINDOW_NS + MS, 1)); /* 10 ms */
+    CHECK(policy_may_spend(&purse, start + POLICY_WINDOW_NS + MS, 1000));
+}
+
+static void a_pulse_is_the_mean_of_its_gaps(void) {
+    policy_pulse pulse = {0};
+    policy_beat(&pulse, 1000 * MS);
+    CHECK(pulse.last == 1000 * MS && pulse.mean_gap == 0); /* one event has no gap */
+    policy_beat(&pulse, 1008 * MS);
+    CHECK(pulse.mean_gap == 8 * MS);
+    policy_beat(&pulse, 1024 * MS); /* (8 * 7 + 16) / 8 */
+    CHECK(pulse.mean_gap == 9 * MS && pulse.last == 1024 * MS);
+}
+
+static void a_fixed_reserve_is_what_was_said(void) {
+    policy_pulse pulse = {0};
+    for (int mode = 0; mode <= 2; mode++) {
+        CHECK(policy_reserve(mode, &pulse, 0) == (unsigned)mode);
+        CHECK(policy_reserve(mode, &pulse, 3600000 * MS) == (unsigned)mode);
+    }
+}
+
+static void an_adaptive_reserve_follows_the_pulse(void) {
+    enum { ADAPTIVE = 3 };
+    policy_pulse pulse = {.last = 100 * MS, .mean_gap = 0};
+    CHECK(policy_reserve(ADAPTIVE, &pulse, 101 * MS) == 1);
+    pulse.mean_gap = 1 * MS - 1; /* more than one event a ms: busy */
+    CHECK(policy_reserve(ADAPTIVE, &pulse, 101 * MS) == 2);
+    pulse.mean_gap = 1 * MS;
+    CHECK(policy_reserve(ADAPTIVE, &pulse, 101 * MS) == 1);
+    CHECK(policy_reserve(ADAPTIVE, &pulse, 110 * MS) == 1); /* for 10 ms, not over */
+    CHECK(policy_reserve(ADAPTIVE, &pulse, 110 * MS + 1) == 0);
+    pulse.mean_gap = 1;
+    CHECK(policy_reserve(ADAPTIVE, &pulse, 110 * MS + 1) == 0); /* idle overrules busy */
+}
+
+static void pressure_lets_go_well_below_the_target(void) {
+    size_t target = 8 * MIB;
+    CHECK(policy_press(PRESSURE_NONE, target, 8 * MIB, false) == PRESSURE_LEAN);
+    CHECK(policy_press(PRESSURE_LEAN, target, 8 * MIB, false) == PRESSURE_LEAN);
+    CHECK(policy_press(PRESSURE_LEAN, target, 8 * MIB + 1, false) == PRESSURE_HIGH);
+    CHECK(policy_press(PRESSURE_HIGH, target, 7 * MIB + 1, false) == PRESSURE_HIGH); /* seven eighths */
+    CHECK(policy_press(PRESSURE_HIGH, target, 7 * MIB, false) == PRESSURE_LEAN);
+    CHECK(policy_press(PRESSURE_LEAN, target, 7 * MIB + 1, false) == PRESSURE_LEAN);
+    CHECK(policy_press(PRESSURE_HIGH, target, 90 * MIB, true) == PRESSURE_NONE); /* futile */
+}
+
+static void a_cache_holds_what_the_table_says(void) {
+    static const unsigned table[8] = {2048, 1024, 768, 512, 256, 256, 128, 64};
+    for (int octave = 0; octave < 8; octave++) {
+        size_t size = (size_t)16 << octave;
+        CHECK(policy_cap(size, octave, 100, PRESSURE_NONE) == table[octave]);
+        CHECK(policy_cap(size, octave, 400, PRESSURE_NONE) == 4 * table[octave]);
+        CHECK(policy_cap(size, octave, 50, PRESSURE_NONE) == table[octave] / 2);
+    }
+    CHECK(policy_cap(4096, 8, 100, PRESSURE_NONE) == 32); /* 128 KiB above the octaves */
+    CHECK(policy_cap(32768, 8, 100, PRESSURE_NONE) == 4);
+    CHECK(policy_cap(32768, 8, 1, PRESSURE_NONE) == 2); /* a list of one would overflow at each free */
+    CHECK(policy_cap(2048, 7, 1, PRESSURE_NONE) == 2);
+}
+
+static void lean_keeps_caches_small(void) {
+    CHECK(policy_cap(16, 0, 100, PRESSURE_LEAN) == 512); /* 8 KiB */
+    CHECK(policy_cap(16, 0, 100, PRESSURE_HIGH) == 128); /* 2 KiB */
+    CHECK(policy_cap(2048, 7, 100, PRESSURE_LEAN) == 8); /* 4 would fit, 8 are always allowed */
+    CHECK(policy_cap(2048, 7, 100, PRESSURE_HIGH) == 4);
+    CHECK(policy_cap(32768, 8, 100, PRESSURE_LEAN) == 4); /* never more than without pressure */
+    CHECK(policy_cap(16, 0, 10, PRESSURE_LEAN) == 204);   /* 2048 / 10: the scaled table is less than 8 KiB */
+}
+
+static void a_cache_that_misses_grows_and_another_shrinks(void) {
+    CHECK(policy_adapt(8, 8, 64, true) == 16);
+    CHECK(policy_adapt(16, 8, 64, false) == 8);
+    CHECK(policy_adapt(8, 8, 64, false) == 8);
+    CHECK(policy_adapt(48, 8, 64, true) == 64);
+    CHECK(policy_adapt(64, 8, 64, true) == 64);
+    CHECK(policy_adapt(100, 8, 64, false) == 50);
+}
+
+static void a_search_for_free_pages_repays(void) {
+    size_t smallest = 64 * KIB;
+    CHECK(policy_step(smallest, 0) == smallest);
+    CHECK(policy_step(smallest, 2 * MIB) == smallest); /* a thirty-second */
+    CHECK(policy_step(smallest, 64 * MIB) == 2 * MIB);
+}
+
+static void a_miss_fetches_a_page_or_so(void) {
+    CHECK(policy_batch(64, 4096, 512) == 64);
+    CHECK(policy_batch(16, 4096, 2048) == 128); /* 256 would fit */
+    CHECK(policy_batch(16, 4096, 100) == 50);   /* half the cap, so that a free does not overflow at once */
+    CHECK(policy_batch(8192, 4096, 16) == 1);
+    CHECK(policy_batch(16, 4096, 2) == 1);
+    CHECK(policy_batch(16, 4096, 1) == 1);
+}
+
+int main(void) {
+    RUN(excess_is_what_stands_above_the_target);
+    RUN(a_purse_holds_its_share_of_ten_seconds);
+    RUN(a_pulse_is_the_mean_of_its_gaps);
+    RUN(a_fixed_reserve_is_what_was_said);
+    RUN(an_adaptive_reserve_follows_the_pulse);
+    RUN(pressure_lets_go_well_below_the_target);
+    RUN(a_cache_holds_what_the_table_says);
+    RUN(lean_keeps_caches_small);
+    RUN(a_cache_that_misses_grows_and_another_shrinks);
+    RUN(a_search_for_free_pages_repays);
+    RUN(a_miss_fetches_a_page_or_so);
+    return 0;
+}
