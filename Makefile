@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native report test bench lab lint format lock generated clean
+.PHONY: help setup native report reports test bench lab lint format lock generated clean
 
 help: ## list the targets
 	@echo "usage: make TARGET [PROFILE=smoke|quick|full] [PYTHON=python3.12] [CC=clang]"
@@ -49,7 +49,10 @@ native: ## compile the allocator and its drivers into build/native
 report: $(STAMP) native ## sweep the LEAN gates and write reports/lean_sweep.html (PROFILE=smoke|quick|full)
 	@$(BIN)/python -m hakmem report 20_lean_sweep --profile $(PROFILE)
 
-bench: $(STAMP) native ## throughput and RSS of every installed allocator, in the terminal
+reports: $(STAMP) native ## every study, one after another, and reports/index.html (PROFILE=smoke|quick|full)
+	@$(BIN)/python -m hakmem reports --profile $(PROFILE)
+
+bench: $(STAMP) native ## throughput and RSS of every installed allocator, in the terminal (quick: 5 minutes)
 	@$(BIN)/python -m hakmem bench --profile $(PROFILE)
 
 lab: $(STAMP) native ## open JupyterLab on loopback, with a token
@@ -73,6 +76,8 @@ test: lint native ## lint, then the C tests, then the Python tests
 	@$(MAKE) --no-print-directory -C native OUT=$(OUT) test
 	@$(BIN)/python -m pytest
 
+# After a change of a bound in pyproject.toml that the pins still satisfy, nothing is to be done; else `make lock`, then
+# `make generated test`, and commit pyproject.toml, requirements.lock and environment.yml together.
 lock: ## pin the newest allowed packages into requirements.lock (needs uv)
 	@command -v uv >/dev/null || { echo "make lock needs uv: install it with  pip install uv" >&2; exit 1; }
 	@uv pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --python-version 3.11 \

@@ -1,65 +1,26 @@
-"""What the command prints for people: tables that fit a terminal, hints, complaints."""
+"""Studies, trials and plans as tables that fit a terminal."""
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from hakmem import stats, store
+from hakmem import console, stats, store
 from hakmem.campaign import Plan
 from hakmem.verdict import Verdict, memory_of
 
-PIPED_WIDTH = 160
 NARROW = 110
 ROLES = ("baseline", "baseline2", "arm", "peer")
 BASELINES = {"baseline": stats.BASELINE, "baseline2": stats.BASELINE2}
 TRIAL_COLUMNS = ["arm", "workload", "status", "ops/s", "peak MB", "end MB", "faults", "syscalls/op", "spoiled"]
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-err = Console(highlight=False, stderr=True)
-
-
-def say(text: str) -> None:
-    """Print a line as it is."""
-    out.print(text, markup=False, soft_wrap=True)
-
-
-def complain(text: str, style: str = "") -> None:
-    """Print a line on standard error."""
-    err.print(text, style=style, markup=False, soft_wrap=True)
-
-
-def next_step(command: str) -> None:
-    """Suggest what to do next."""
-    out.print(f"next: {command}", style="dim", markup=False, soft_wrap=True)
-
-
-def commands(lines: Iterable[str]) -> None:
-    """Print shell commands."""
-    out.print("\n".join(f"$ {line}" for line in lines), style="dim", markup=False, soft_wrap=True)
-
-
-def table(columns: Sequence[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:
-    """Print a table without frames; the first column is never broken."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(column, overflow="fold", no_wrap=column == columns[0])
-    for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
-    out.print(made)
-
 
 def plan(made: Plan) -> None:
     """Print the arms of a study and what measuring them takes."""
     arms = made.frame()
-    arms = arms if out.width >= NARROW else arms[["arm", "role", "version"]]
-    table(list(arms.columns), arms.itertuples(index=False))
-    say(made.summary())
+    arms = arms if console.out.width >= NARROW else arms[["arm", "role", "version"]]
+    console.table(list(arms.columns), arms.itertuples(index=False))
+    console.say(made.summary())
 
 
 def trials(rows: pd.DataFrame) -> None:
@@ -67,22 +28,24 @@ def trials(rows: pd.DataFrame) -> None:
     cells = []
     for _, row in rows.iterrows():
         figures = [row["peak_rss_mb"], row["end_rss_less_lazyfree_mb"], row["minflt"], row["syscalls_per_op"]]
-        shown = [rate(row["ops_per_s"]), *map(number, figures)]
+        shown = [console.rate(row["ops_per_s"]), *map(console.number, figures)]
         cells.append((row["arm"], row["workload"], row["status"], *shown, "yes" if row["spoiled"] else ""))
-    table(TRIAL_COLUMNS, cells)
+    console.table(TRIAL_COLUMNS, cells)
 
 
 def spoiled(rows: Iterable[store.Trial]) -> None:
     """Print what speaks against trials."""
     for trial in rows:
         for reason in trial.spoiled:
-            complain(f"{trial.arm} on {trial.workload} is spoiled: {reason}")
+            console.complain(f"{trial.arm} on {trial.workload} is spoiled: {reason}")
 
 
 def torn(rows: pd.DataFrame) -> None:
     """Print how many trials of a ledger are lost."""
     if count := rows.attrs.get("torn_lines", 0):
-        complain(f"{count} line(s) of this ledger were cut short, by a crash or a full disk; their trials are lost")
+        console.complain(
+            f"{count} line(s) of this ledger were cut short, by a crash or a full disk; their trials are lost"
+        )
 
 
 def study(rows: pd.DataFrame, judged: Iterable[Verdict]) -> None:
@@ -95,8 +58,8 @@ def study(rows: pd.DataFrame, judged: Iterable[Verdict]) -> None:
         for (name, role), mine in ranked.groupby(["arm", "role"], sort=False):
             one = words.get((str(work), str(name))) if role == "arm" else None
             lines.append(_line(str(name), str(role), mine, speed, one))
-        columns = [name for name in lines[0] if out.width >= NARROW or name in _narrow(str(work))]
-        table(columns, ([line[name] for name in columns] for line in lines), title=str(work))
+        columns = [name for name in lines[0] if console.out.width >= NARROW or name in _narrow(str(work))]
+        console.table(columns, ([line[name] for name in columns] for line in lines), title=str(work))
 
 
 def _line(name: str, role: str, mine: pd.DataFrame, speed: pd.DataFrame, judged: Verdict | None) -> dict[str, str]:
@@ -104,11 +67,11 @@ def _line(name: str, role: str, mine: pd.DataFrame, speed: pd.DataFrame, judged:
     return {
         "arm": f"{name} ({BASELINES[role]})" if role in BASELINES else name,
         "ok": f"{len(good)}/{len(mine)}",
-        "ops/s": rate(good["ops_per_s"].median()),
+        "ops/s": console.rate(good["ops_per_s"].median()),
         "to A (95 %)": "" if role == "baseline" else _ratio(stats.log_ratios(speed, BASELINES.get(role, name))),
-        "peak MB": number(good["peak_rss_mb"].median()),
-        "end MB": number(good["end_rss_less_lazyfree_mb"].median()),
-        "syscalls/op": number(good["syscalls_per_op"].median()),
+        "peak MB": console.number(good["peak_rss_mb"].median()),
+        "end MB": console.number(good["end_rss_less_lazyfree_mb"].median()),
+        "syscalls/op": console.number(good["syscalls_per_op"].median()),
         "verdict": f"{judged.icon} {judged.word}" if judged else "",
     }
 
@@ -134,21 +97,8 @@ def bench(lines: list[dict[str, Any]], peer: str) -> None:
         cells = []
         for line in mine:
             ratio = f"{line['ratio']:.3f} ({line['ratio_low']:.3f}..{line['ratio_high']:.3f})" if line["ratio"] else ""
-            figures = (rate(1e6 * line["mops"]), number(line["spread_percent"]), ratio)
-            memory = number(line["peak_rss_mb"])
+            figures = (console.rate(1e6 * line["mops"]), console.number(line["spread_percent"]), ratio)
+            memory = console.number(line["peak_rss_mb"])
             cells.append((line["arm"], line["version"], line["linkage"], *figures, line["blocks"], memory))
-        table(columns, cells, title=work)
-        commands(line["command"] for line in mine)
-
-
-def number(value: float | None) -> str:
-    """Write a figure with three digits; nothing for what was not measured."""
-    return "" if value is None or pd.isna(value) else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-
-
-def rate(value: float) -> str:
-    """Write operations a second with three digits: ``115 M``, ``4.3 k``."""
-    if pd.isna(value):
-        return ""
-    scale, unit = next(((scale, unit) for scale, unit in ((1e6, " M"), (1e3, " k")) if value >= scale), (1, ""))
-    return f"{value / scale:.3g}{unit}" if value < 999.5e6 else f"{value / scale:.0f}{unit}"
+        console.table(columns, cells, title=work)
+        console.commands(line["command"] for line in mine)

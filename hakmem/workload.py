@@ -2,16 +2,21 @@
 
 A workload is ``kind`` or ``kind:parameter=value,...``. What is left unsaid is sized by the profile, so that a trial
 takes about 0.1 s (smoke), 0.5 to 1 s (quick) or 2 s and more (full) on a machine of today.
+
+``trace:FILE`` or ``trace:FILE,parameter=value,...`` replays a trace as it is, whatever the profile.
 """
 
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hakmem import paths, trace
 from hakmem.errors import BadParameter, did_you_mean
 
 Profile = Literal["smoke", "quick", "full"]
 TRIAL_S: dict[Profile, float] = {"smoke": 0.15, "quick": 0.8, "full": 2.5}
+REPLAY_EVENT_S = 50e-9  # checking and replaying one event of a trace
 
 Count = Annotated[int, Field(ge=1, le=10**12)]
 Slots = Annotated[int, Field(ge=1, le=10**8)]
@@ -253,6 +258,16 @@ class Idle(Seeded):
     tick_ms: Annotated[float, Field(ge=0, le=86_400_000)] | None = None
 
 
+class Replay(Options):
+    """A trace, replayed on the allocator."""
+
+    driver = "replay"
+    summary = "a recorded or generated trace, event for event"
+    work = "rss_marks"
+    touch: Touch | None = None
+    rss_marks: Annotated[int, Field(ge=0, le=25)] | None = None
+
+
 KINDS: dict[str, type[Options]] = {
     "mixed": Mixed,
     "ramp": Ramp,
@@ -301,7 +316,7 @@ def parse(text: str, profile: Profile = "quick") -> Workload:
     Parameters
     ----------
     text : str
-        ``kind`` or ``kind:parameter=value,...``.
+        ``kind`` or ``kind:parameter=value,...``; ``trace:FILE`` or ``trace:FILE,parameter=value,...``.
     profile : {"smoke", "quick", "full"}
         Sizes what is left unsaid.
 
@@ -313,20 +328,20 @@ def parse(text: str, profile: Profile = "quick") -> Workload:
     ------
     BadParameter
         Unknown kind or parameter, or a value out of its range; the message lists what is allowed.
+    BadTrace
+        The trace cannot be read.
     """
     name, _, rest = (piece.strip() for piece in text.partition(":"))
+    if name == "trace":
+        return _replay(text, rest)
     if name not in KINDS:
+        known = [*KINDS, "trace"]
         raise BadParameter(
-            f"unknown workload {text!r}{did_you_mean(name, KINDS)}; the workloads are {', '.join(KINDS)}"
+            f"unknown workload {text!r}{did_you_mean(name, known)}; the workloads are {', '.join(known)}"
         )
     kind = KINDS[name]
     given = _parameters(text, kind, rest)
-    try:
-        said = kind.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise BadParameter(f"workload {text!r}: {where}: {first['msg']}") from error
+    said = _checked(text, kind, given)
     sizes = said.sizes(profile)
     options = kind.model_validate({**sizes, **said.model_dump(exclude_none=True)})
     parameters = ",".join(f"{key}={getattr(said, key)}" for key in kind.model_fields if key in given)
@@ -338,6 +353,52 @@ def parse(text: str, profile: Profile = "quick") -> Workload:
         threads=options.busy_threads(),
         expected_s=_expected_s(options, profile, usual),
     )
+
+
+def profile(name: str) -> Profile:
+    """Check the name of a profile.
+
+    Raises
+    ------
+    BadParameter
+        There is no such profile.
+    """
+    for known in TRIAL_S:
+        if name == known:
+            return known
+    raise BadParameter(f"unknown profile {name!r}; the profiles are {', '.join(TRIAL_S)}")
+
+
+def _replay(text: str, rest: str) -> Workload:
+    """Find the trace below the working directory or the checkout; its hash stands among the arguments."""
+    name, _, parameters = (piece.strip() for piece in rest.partition(","))
+    if not name:
+        raise BadParameter(f"workload {text!r} names no file: trace:FILE")
+    file = Path(name).absolute()
+    if not file.exists() and (paths.root() / name).exists():
+        file = paths.root() / name
+    plain = trace.unpacked(file)
+    header = trace.read_header(plain)
+    given = _parameters(text, Replay, parameters)
+    options = _checked(text, Replay, given)
+    shown = file.relative_to(paths.root()) if file.is_relative_to(paths.root()) else file
+    said = [f"{key}={given[key]}" for key in Replay.model_fields if key in given]
+    return Workload(
+        text=",".join([f"trace:{shown}", *said]),
+        driver=Replay.driver,
+        args=(f"--trace={plain}", f"--sha256={header.sha256[:16]}", *_arguments(options)),
+        threads=header.threads,
+        expected_s=0.05 + REPLAY_EVENT_S * header.events,
+    )
+
+
+def _checked(text: str, kind: type[Options], given: dict[str, str]) -> Options:
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadParameter(f"workload {text!r}: {where}: {first['msg']}") from error
 
 
 def _arguments(options: Options) -> tuple[str, ...]:

@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import signal
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from hakmem import allocators, paths, store
-from hakmem.cli import app, main
+from hakmem.cli import COMMANDS, app, main
 
 TINY = ["--workload", "mixed:ws=50,cycles=20000", "--profile", "smoke"]
 
@@ -99,14 +101,32 @@ def test_bench_holds_every_allocator_to_the_named_peer(runs: Path) -> None:
         pytest.skip("needs a peer: sudo apt-get install libmimalloc-dev")
     bench = ["bench", *TINY, "--peer", peers[0], "--blocks", "2"]
     lines = json.loads(call(*bench, "--json"))
-    names = {"hakmem", "hakmem_minimal", "system", *peers}
+    names = {"hakmem", "hakmem_minimal", "system", "null", *peers}
     assert {line["arm"] for line in lines} == names
     assert {line["linkage"] for line in lines} == {"preload", "none"}
     for line in lines:
-        assert (line["ratio"] is None) == (line["arm"] == peers[0] or line["blocks"] < 2)
+        assert (line["ratio"] is None) == (line["arm"] in (peers[0], "null") or line["blocks"] < 2)
         assert line["mops"] > 0 and line["peak_rss_mb"] > 0
     shown = call(*bench)
     assert f"to {peers[0]} (95 %)" in shown and "$ LD_PRELOAD=" in shown
+    assert "bench_random_mixed_null --ws=50" in shown and "left out: " in shown
+
+
+def test_the_help_lists_every_command_and_imports_none() -> None:
+    modules = {module for module, _ in COMMANDS.values()}
+    apps = {name: typer.main.get_group(importlib.import_module(f"hakmem.{name}").app) for name in modules}
+    assert {command for group in apps.values() for command in group.commands} == set(COMMANDS)
+    for name, (module, line) in COMMANDS.items():
+        said = " ".join(str(apps[module].commands[name].help).split("\n\n")[0].split())
+        assert said.startswith(line.removesuffix(".")), name
+    code = (
+        "import sys; from hakmem import cli; sys.argv = ['hakmem', *sys.argv[1:]]\n"
+        "try: cli.main()\nexcept SystemExit: pass\n"
+        "print(*sorted({'pandas', 'scipy', 'matplotlib', 'papermill'} & set(sys.modules)), file=sys.stderr)"
+    )
+    for command in (["--help"], ["gates"], ["build", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+        assert done.stderr.strip() == "", command
 
 
 def test_doctor_tells_machine_findings_and_allocators() -> None:

@@ -1,0 +1,61 @@
+"""Commands that read ledgers."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hakmem import console, paths, store, terminal, verdict
+from hakmem.errors import LedgerError
+
+app = typer.Typer()
+
+
+@app.command()
+def show(
+    study: Annotated[str | None, typer.Argument(help="A study or a ledger file; none lists the studies.")] = None,
+    host: Annotated[str | None, typer.Option(help="Rows of this host.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Rows of older builds and other sizes too.")] = False,
+    trials: Annotated[bool, typer.Option("--trials", help="One line a trial instead of one an arm.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Show a ledger: figures and verdicts by workload and arm, or its rows."""
+    if study is None:
+        known = [_ledger_line(path) for path in sorted(paths.runs().glob("*.jsonl"))]
+        columns = ["study", "trials", "hosts", "last"]
+        lines = [tuple(line[name] for name in columns) for line in known]
+        console.emit(
+            known,
+            as_json,
+            lambda: console.table(columns, lines),
+            lambda: console.next_step("hakmem show STUDY, or hakmem sweep"),
+        )
+        return
+    path = Path(study) if study.endswith(".jsonl") else paths.runs() / f"{study}.jsonl"
+    rows = store.load(path, host=host)
+    rows = rows if everything else store.newest(rows)
+    if rows.empty:
+        raise LedgerError(f"{path} holds no trials" + (f" of host {host}" if host else ""))
+    if csv is not None:
+        rows.map(lambda cell: json.dumps(cell) if isinstance(cell, dict | list | tuple) else cell).to_csv(
+            csv, index=False
+        )
+    if parquet is not None:
+        rows.map(lambda cell: json.dumps(cell) if isinstance(cell, dict | list | tuple) else cell).to_parquet(parquet)
+    judged = verdict.lean(rows)
+    console.emit(
+        json.loads(rows.to_json(orient="records", date_format="iso")),
+        as_json,
+        (lambda: terminal.trials(rows)) if trials else (lambda: terminal.study(rows, judged)),
+        lambda: terminal.torn(rows),
+        lambda: console.next_step("hakmem report 20_lean_sweep"),
+    )
+
+
+def _ledger_line(path: Path) -> dict[str, Any]:
+    rows = store.load(path, pool_hosts=True)
+    last = "" if rows.empty else rows["started"].max().strftime("%Y-%m-%d %H:%M")
+    return {"study": path.stem, "trials": len(rows), "hosts": rows["host"].nunique(), "last": last}

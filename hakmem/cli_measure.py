@@ -1,0 +1,237 @@
+"""Commands that measure."""
+
+import math
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from hakmem import allocators, arms, campaign, console, machine, run, stats, store, terminal, verdict, workload
+from hakmem.build import Build
+from hakmem.build import build as compile_native
+from hakmem.campaign import CampaignSpec
+from hakmem.errors import TrialFailed
+from hakmem.study import PEERS
+
+app = typer.Typer()
+
+SPEED = (
+    *(f"mixed:ws={slots}" for slots in (400, 8_000, 100_000, 1_000_000)),
+    *("larson:threads=2", "pc", "churn:threads=2", "cross:threads=2", "big", "realloc", "battle"),
+)
+SPEED_QUICK = ("mixed:ws=400", "mixed:ws=100000", "larson:threads=2", "pc")
+BENCH_BLOCKS = {"smoke": 3, "quick": 10, "full": 15}
+UNLINKED = tuple(name for name in allocators.NAMES if name not in (*allocators.LINKED, allocators.NULL))
+
+
+@app.command("run")
+def run_trials(
+    arm: Annotated[list[str], typer.Option(help="hakmem:LEAN=1,DECOMMIT=OFF | lean:DONTNEED:10 | mimalloc | ...")],
+    workloads: Annotated[list[str] | None, typer.Option("--workload", help="mixed:ws=400 | ramp | ...")] = None,
+    profile: console.Profile = "quick",
+    timeout: Annotated[float | None, typer.Option(min=0.01, help="Seconds until a trial is killed.")] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Run one trial of each arm on each workload and print what it measured; nothing is recorded."""
+    asked = [arms.parse(text) for text in arm]
+    works = [workload.parse(text, workload.profile(profile)) for text in workloads or ["mixed:ws=400"]]
+    made = compile_native()
+    found = [arms.make(allocators.find(name, made), settings) for name, settings in asked]
+    rows = []
+    for work in works:
+        for one in found:
+            allocators.prove(one.allocator, made.driver(work.driver, one.allocator.flavour))
+            outcome = run.trial(made, one, work, timeout_s=timeout)
+            rows.append((_row(outcome, one, work, made), _command(made, one, work)))
+    trials = [row for row, _ in rows]
+    table = store.frame(trials)
+    console.emit(
+        [row.model_dump(mode="json") | {"command": command} for row, command in rows],
+        as_json,
+        lambda: terminal.trials(table),
+        lambda: terminal.spoiled(trials),
+        lambda: console.commands(command for _, command in rows),
+        lambda: console.next_step(f"hakmem sweep --workload {works[0].text} --profile smoke"),
+    )
+    bad = [f"{row.arm} on {row.workload}: {row.status}: {_last_line(row)}" for row in trials if row.status != "ok"]
+    if bad:
+        raise TrialFailed("; ".join(bad))
+
+
+@app.command()
+def sweep(
+    workloads: Annotated[list[str] | None, typer.Option("--workload", help="Several may be given.")] = None,
+    lean: Annotated[list[str] | None, typer.Option(help="0, 1")] = None,
+    decommit: Annotated[list[str] | None, typer.Option(help="FREE, DONTNEED, OFF")] = None,
+    target_mb: Annotated[list[str] | None, typer.Option(help="MiB")] = None,
+    gate: Annotated[list[str] | None, typer.Option(help="Any other gate: NAME=VALUE,VALUE,...")] = None,
+    allocator: Annotated[list[str] | None, typer.Option(help="The first is the baseline; 'peers': all found.")] = None,
+    blocks: Annotated[int | None, typer.Option(help="By profile: 2, 5, 10.")] = None,
+    budget_minutes: Annotated[float | None, typer.Option(help="By profile: 0.4, 3.5, 22.")] = None,
+    profile: console.Profile = "quick",
+    seed: Annotated[int | None, typer.Option(help="Of the order of the trials.")] = None,
+    study: Annotated[str | None, typer.Option(help="Names the ledger data/runs/STUDY.jsonl.")] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Show what would be measured, and how long it takes.")
+    ] = False,
+    as_json: console.Json = False,
+) -> None:
+    """Sweep gates x allocators x workloads in blocks into a ledger; what it holds already is not measured again."""
+    swept = {name: value.split(",") for name, value in map(console.pair, gate or [])}
+    asked = {
+        "workloads": workloads,
+        "lean": _split(lean),
+        "decommit": _split(decommit),
+        "target_mb": _split(target_mb),
+        "gates": swept or None,
+        "allocators": _split(allocator),
+    }
+    rest = {"blocks": blocks, "budget_minutes": budget_minutes, "profile": profile, "seed": seed, "study": study}
+    made = campaign.plan(CampaignSpec.checked({k: v for k, v in (asked | rest).items() if v is not None}))
+    if plan_only:
+        whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})
+        console.emit(
+            whole, as_json, lambda: terminal.plan(made), lambda: console.next_step("the same command without --plan")
+        )
+        return
+    done = _measure(made, as_json)
+    rows = campaign.rows(made)
+    judged = verdict.lean(rows, min(made.spec.target_mb))
+    console.emit(
+        {"done": done.model_dump(mode="json"), "verdicts": [one.model_dump(mode="json") for one in judged]},
+        as_json,
+        lambda: terminal.study(rows, judged),
+        lambda: console.say(_ended(done)),
+        lambda: console.next_step(
+            f"hakmem show {made.spec.study}, or hakmem report 20_lean_sweep --profile {made.spec.profile}"
+        ),
+    )
+
+
+@app.command()
+def bench(
+    workloads: Annotated[list[str] | None, typer.Option("--workload", help="By default those of the profile.")] = None,
+    peer: Annotated[str, typer.Option(help="Ratios are to this one, named beforehand.")] = "mimalloc",
+    blocks: Annotated[int | None, typer.Option(help="Interleaved blocks; 3 for smoke, 10 for quick, else 15.")] = None,
+    profile: console.Profile = "quick",
+    linked: Annotated[bool, typer.Option(help="Directly linked programs only.")] = False,
+    as_json: console.Json = False,
+) -> None:
+    """Measure hakmem's flavours beside every installed peer, interleaved: throughput, ratio with interval, memory.
+
+    Quick takes about five minutes and says what it leaves out; the mixed workloads show the loop without allocator.
+    """
+    allocators.check(peer)
+    size = workload.profile(profile)
+    suffix = allocators.LINKED_SUFFIX if linked else ""
+    names = [peer, "hakmem_minimal", "hakmem"]
+    works = workloads or list(SPEED_QUICK if size == "quick" else SPEED)
+    count = blocks or BENCH_BLOCKS[size]
+    asked: dict[str, object] = {
+        "study": "bench_linked" if linked else "bench",
+        "workloads": works,
+        "lean": 0,
+        "decommit": "FREE",
+        "target_mb": 10,
+        "allocators": [name + suffix for name in names] if linked else [*names, "system", PEERS],
+        "blocks": count,
+        "budget_minutes": 5 if size == "quick" and not (workloads or blocks) else 600,
+        "profile": size,
+    }
+    plans = [campaign.plan(CampaignSpec.checked(asked))]
+    if mixed := [work for work in works if work.startswith("mixed")]:
+        # Its baseline runs twice a block, as every one does.
+        loop = {"workloads": mixed, "allocators": [allocators.NULL], "blocks": math.ceil(count / 2)}
+        plans.append(campaign.plan(CampaignSpec.checked(asked | loop)))
+    ended = [_measure(made, as_json) for made in plans]
+    found = []
+    for made in plans:
+        rows = campaign.rows(made)
+        found += [_bench_line(cell, one, work, made) for work, cell in _cells(rows, made) for one in made.arms]
+    found = [line for line in found if line]
+    left_out = [f"{name} ({how})" for name, how in plans[0].missing.items()]
+    left_out += [] if workloads else [f"{work} (hakmem bench --profile full)" for work in SPEED if work not in works]
+    left_out += [f"{name} (no linked programs)" for name in UNLINKED if linked]
+    left_out += [f"blocks ({done.stopped})" for done in ended if done.stopped]
+    console.emit(
+        found,
+        as_json,
+        lambda: terminal.bench(found, peer + suffix),
+        lambda: console.say(f"left out: {', '.join(left_out) or 'nothing'}"),
+        lambda: console.next_step("hakmem bench --linked"),
+    )
+
+
+def _row(outcome: run.Outcome, arm: arms.Arm, work: workload.Workload, made: Build) -> store.Trial:
+    where = {"study": "run", "trial_key": "", "provenance": "", "host": machine.host_id()}
+    return store.row(outcome, arm, work, made, **where, block=0, position=0, order=0)
+
+
+def _last_line(trial: store.Trial) -> str:
+    why = f"signal {trial.signal}" if trial.signal else f"exit status {trial.exit_status}"
+    return trial.stderr_tail.strip().rpartition("\n")[2] or why
+
+
+def _command(made: Build, arm: arms.Arm, work: workload.Workload) -> str:
+    """Write a trial as a shell command."""
+    program = made.driver(work.driver, arm.allocator.flavour)
+    preload = {"LD_PRELOAD": str(arm.allocator.library)} if arm.allocator.library else {}
+    settings = [f"{name}={shlex.quote(value)}" for name, value in {**arm.gates, **preload}.items()]
+    return " ".join([*settings, shlex.quote(_short(program)), *work.args])
+
+
+def _short(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _measure(made: campaign.Plan, as_json: bool) -> campaign.Done:
+    """Show the plan, then run it; Ctrl-C leaves a ledger that the same command goes on with."""
+    if not as_json:
+        terminal.plan(made)
+    try:
+        return campaign.run(made)
+    except KeyboardInterrupt:
+        console.complain(f"interrupted; {made.ledger} keeps what was measured, the same command goes on from there")
+        raise typer.Exit(130) from None
+
+
+def _cells(rows: pd.DataFrame, made: campaign.Plan) -> Iterable[tuple[workload.Workload, pd.DataFrame]]:
+    return [(work, rows[rows["workload"] == work.text]) for work in made.workloads]
+
+
+def _bench_line(cell: pd.DataFrame, arm: arms.Arm, work: workload.Workload, made: campaign.Plan) -> dict[str, Any]:
+    """Return one arm's figures on one workload; empty for the second baseline and for what was not measured."""
+    mine = cell[(cell["arm"] == arm.label) & (cell["role"] == arm.role) & (cell["status"] == "ok")]
+    if arm.role == "baseline2" or mine.empty:
+        return {}
+    ratios = stats.log_ratios(stats.wide(cell, "ops_per_s"), stats.BASELINE if arm.role == "baseline" else arm.label)
+    found = stats.interval(ratios).exp() if ratios.size > 1 and arm.role != "baseline" else None
+    return {
+        "workload": work.text,
+        "arm": arm.label,
+        "version": arm.allocator.version,
+        "linkage": arm.allocator.linkage,
+        "mops": float(mine["mops"].median()),
+        "spread_percent": 100 * stats.cv(mine["mops"]) if len(mine) > 1 else None,
+        "ratio": found.estimate if found else None,
+        "ratio_low": found.low if found else None,
+        "ratio_high": found.high if found else None,
+        "blocks": len(ratios),
+        "peak_rss_mb": float(mine["peak_rss_mb"].median()),
+        "command": _command(made.build, arm, work),
+    }
+
+
+def _ended(done: campaign.Done) -> str:
+    parts = [f"measured {done.measured} trials, {done.reused} were in {done.ledger}"]
+    parts += [f"{done.spoiled_blocks} block(s) were spoiled"] if done.spoiled_blocks else []
+    parts += [f"ended early: {done.stopped}"] if done.stopped else []
+    return "; ".join(parts)
+
+
+def _split(texts: list[str] | None) -> list[str] | None:
+    return [part for text in texts for part in text.split(",")] if texts else None
