@@ -265,6 +265,8 @@ def _unpack(file: BinaryIO, target: Path, path: Path) -> None:
                 out.write(piece)
         except zstandard.ZstdError as error:
             raise BadTrace(f"{path} is damaged: {error}") from error
+        if written == 0:
+            raise BadTrace(f"{path} is truncated: nothing of it can be unpacked")
         out.seek(0)
         _parse(out, written, path)
 

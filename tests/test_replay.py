@@ -79,7 +79,7 @@ def test_all_operations_replay_across_threads(native: Build, plain: Path, alloca
     for touch in ("none", "first", "page", "full"):
         said = result(native, plain, f"--touch={touch}", allocator=allocator)
         assert said["ops"] == 4 and said["extra"]["left_blocks"] == 1
-        assert said["args"] == {"trace": str(plain), "touch": touch, "latency": 0, "rss-marks": 0}
+        assert said["args"] == {"trace": str(plain), "sha256": None, "touch": touch, "latency": 0, "rss-marks": 0}
 
 
 def test_an_empty_trace_and_sizes_of_zero_replay(native: Build, tmp_path: Path) -> None:
@@ -137,6 +137,13 @@ def test_lives_of_threads_end_where_the_trace_says(native: Build, tmp_path: Path
         pytest.skip("this machine does not let strace attach")
     assert done.returncode == 0, done.stderr
     assert sum(1 for line in done.stderr.splitlines() if "clone3(" in line or "clone(" in line) == 2 + 50
+
+
+def test_another_trace_than_the_one_meant_is_refused(native: Build, plain: Path) -> None:
+    sha256 = trace.read(plain).header.sha256
+    assert result(native, plain, f"--sha256={sha256[:12]}")["ops"] == 4
+    done = replay(native, plain, "--sha256=0123")
+    assert done.returncode == 2 and f"is another trace: its SHA-256 is {sha256}, not 0123" in done.stderr
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------

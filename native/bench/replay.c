@@ -23,11 +23,12 @@ enum {
     SPINS = 2000
 };
 
-static const char *path, *touch_name = "first";
+static const char *path, *wanted_sha256, *touch_name = "first";
 static int64_t latency, rss_marks;
 
 static const bench_option options[] = {
     {.name = "trace", .help = "file, not compressed", .text = &path},
+    {.name = "sha256", .help = "of the events, first digits: refuse any other trace", .text = &wanted_sha256},
     {.name = "touch", .help = "of new blocks", .text = &touch_name, .choices = BENCH_TOUCH_CHOICES},
     {.name = "latency", .help = "1: time every single call (adds latency_clock_ns to each)", .number = &latency, .lo = 0, .hi = 1},
     {.name = "rss-marks", .help = "so many evenly spread readings of memory", .number = &rss_marks, .lo = 0, .hi = 25},
@@ -329,10 +330,18 @@ static void tell_latency(histogram *into) {
     bench_extra("latency_clock_ns", clock_cost_ns());
 }
 
+static void refuse_another_trace(void) {
+    char digits[2 * sizeof header.sha256 + 1];
+    for (size_t i = 0; i < sizeof header.sha256; i++) snprintf(digits + 2 * i, 3, "%02x", header.sha256[i]);
+    if (strncmp(digits, wanted_sha256, strlen(wanted_sha256)) != 0)
+        bench_refuse("%s is another trace: its SHA-256 is %s, not %s", path, digits, wanted_sha256);
+}
+
 int main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (!path) bench_refuse("which trace? --trace=FILE");
     trace_open(path);
+    if (wanted_sha256) refuse_another_trace();
     enum bench_touch touch = bench_touch_named(touch_name);
     histogram *into = latency && header.threads == 1 ? trace_reserve(sizeof *into) : NULL;
     if (header.threads > 1) run_shared(touch);
