@@ -392,14 +392,16 @@ def _proven(allocator: Allocator, build: Build, works: Iterable[Workload]) -> Al
 
 def _lay_out(spec: CampaignSpec, found: list[Allocator]) -> tuple[tuple[Arm, ...], tuple[str, ...]]:
     """Turn allocators and gate values into arms: the first one twice as baseline, hakmem swept, the others as peers."""
-    laid_out = [arms.make(found[0], {}, "baseline"), arms.make(found[0], {}, "baseline2")]
-    lists = {LEAN: spec.lean, DECOMMIT: spec.decommit, TARGET: spec.target_mb, **spec.gates}
+    under = {name: (value,) for name, value in spec.under.items()}
+    base = arms.product(under)[0][0] if found[0].is_hakmem else {}
+    laid_out = [arms.make(found[0], base, "baseline"), arms.make(found[0], base, "baseline2")]
+    lists = {LEAN: spec.lean, DECOMMIT: spec.decommit, TARGET: spec.target_mb, **spec.gates, **under}
     swept = {name: [str(value) for value in values] for name, values in lists.items()}
     merged: list[str] = []
     for allocator in found:
         if allocator.is_hakmem:
             settings, sentences = arms.product(swept, fast=allocator.name == FAST)
-            laid_out += [arms.make(allocator, one) for one in settings if one or allocator is not found[0]]
+            laid_out += [arms.make(allocator, one) for one in settings if one != base or allocator is not found[0]]
             merged += [sentence for sentence in sentences if sentence not in merged]
         elif allocator is not found[0]:
             laid_out.append(arms.make(allocator, {}, "peer"))

@@ -22,8 +22,21 @@ from hakmem.campaign import Done, Plan
 from hakmem.figure import table_html
 from hakmem.verdict import COLOURS, ICONS, Verdict, Word, overall
 
-__all__ = ["Html", "banner", "downloads", "plan", "prices", "provenance", "rerun", "threats", "verdicts"]
+__all__ = [
+    "CARD",
+    "Html",
+    "banner",
+    "downloads",
+    "findings",
+    "plan",
+    "prices",
+    "provenance",
+    "rerun",
+    "threats",
+    "verdicts",
+]
 
+CARD = "application/vnd.hakmem.card+json"  # what an output tells the index of all reports: word and headline
 NESTED = ["argv", "gates", "effective_gates", "phases", "syscalls", "counters", "extra", "spoiled"]
 SIZE_LIMIT = 5_000_000  # bytes of a page
 PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so that the page stays small
@@ -31,12 +44,16 @@ PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so
 
 @dataclass(frozen=True)
 class Html:
-    """A finished piece of a page."""
+    """A finished piece of a page; the one that holds the verdict also says what its card in the index shows."""
 
     text: str
+    card: Mapping[str, str] | None = None
 
     def _repr_html_(self) -> str:
         return self.text
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, object]:
+        return {"text/html": self.text} | ({CARD: dict(self.card)} if self.card else {})
 
 
 def _esc(value: object) -> str:
@@ -75,7 +92,8 @@ def banner(found: Sequence[Verdict]) -> Html:
         f"<p>On {_esc(shown.workload)}: {_esc(shown.rule)}; {_esc(shown.because)}.</p>"
         f"<p>Throughput {_effect(shown)}{memory}; {shown.blocks} blocks, noise floor {_floor(shown)}.{needed}</p></div>"
     )
-    return Html(head + _matrix(found))
+    headline = f"{arm} on {shown.workload}: throughput {_effect(shown)}{memory}"
+    return Html(head + _matrix(found), {"word": word, "headline": headline})
 
 
 def _floor(verdict: Verdict) -> str:
@@ -153,10 +171,25 @@ def threats(rows: pd.DataFrame, made: Plan, done: Done, found: Sequence[Verdict]
     if names := ", ".join(dict.fromkeys(f"{v.arm} on {v.workload}" for v in found if v.bite is False)):
         items.append(f"Gates that changed no counter and no byte: {_esc(names)}.")
     items += [f"Not measured: {_esc(name)}. {_esc(remedy)}" for name, remedy in made.missing.items()]
-    items += [_esc(f"{f.subject}: {f.found}. {f.effect}. Remedy: {f.remedy}") for f in machine.checks(machine.probe())]
+    items += [_esc(f"{f.subject}: {f.found}. {f.effect}. Remedy: {f.remedy}") for f in findings(rows, made.ledger)]
     items += [f"Merged: {_esc(sentence)}" for sentence in made.merged]
     inside = "".join(f"<li>{item}</li>" for item in items) or "<li>None found.</li>"
     return Html(f"<ul>{inside}</ul>")
+
+
+def findings(rows: pd.DataFrame, ledger: Path) -> list[machine.Finding]:
+    """Tell what was unquiet about the machine when the rows were measured; of several sessions the last word counts."""
+    found: dict[str, machine.Finding] = {}
+    for record in _sessions(rows, ledger):
+        facts = {name: value for name, value in record.facts.items() if name in machine.Machine.model_fields}
+        found |= {finding.subject: finding for finding in machine.checks(machine.Machine.model_validate(facts))}
+    return list(found.values())
+
+
+def _sessions(rows: pd.DataFrame, ledger: Path) -> list[store.Provenance]:
+    """Provenance records of these rows, in the order of the ledger; none where nothing was measured."""
+    wanted = set(rows["provenance"])
+    return [record for key, record in store.provenance(ledger).items() if key in wanted] if wanted else []
 
 
 def _rows_threats(rows: pd.DataFrame) -> Iterable[str]:
@@ -184,9 +217,8 @@ def _rows_threats(rows: pd.DataFrame) -> Iterable[str]:
 
 def provenance(rows: pd.DataFrame, ledger: Path) -> Html:
     """Tell where the rows come from: machine, compiler, revision, settings; several sessions are told apart."""
-    records = [r for key, r in store.provenance(ledger).items() if key in set(rows["provenance"])]
     facts: dict[str, list[str]] = {"host": [], "measured": []}
-    for record in records:
+    for record in _sessions(rows, ledger):
         facts["host"].append(record.host)
         facts["measured"].append(f"{record.started:%Y-%m-%d %H:%M} UTC")
         for name, value in _flat(record.facts):

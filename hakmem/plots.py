@@ -20,7 +20,7 @@ from hakmem.figure import FAMILIES, Family, Figure, Line, Theme, family, log_axi
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.verdict import SYSCALLS_PER_OP, Verdict, memory_of
 
-__all__ = ["forest", "frontier", "phases", "run_order", "syscalls"]
+__all__ = ["Look", "cells", "forest", "frontier", "looks_of", "phases", "run_order", "syscalls"]
 
 
 # ---- names and looks of arms -----------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ class Look:
         return self.family.light if theme.name == "light" else self.family.dark
 
 
-def _looks(cell: pd.DataFrame) -> dict[str, Look]:
+def looks_of(cell: pd.DataFrame) -> dict[str, Look]:
     """Find looks by the keys of `stats.wide`: A, A' and the arms' labels; names lose the prefix that all share."""
     found: dict[str, Look] = {}
     for row in cell.drop_duplicates(["arm", "role"]).to_dict("records"):
@@ -55,7 +55,8 @@ def _short(arm: str) -> str:
     return re.sub(r"^hakmem\S*\s+(LEAN\s+)?(?=\S)", "", arm)
 
 
-def _cells(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+def cells(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    """Yield each workload with its rows."""
     for workload, cell in rows.groupby("workload", sort=False):
         yield str(workload), cell
 
@@ -80,9 +81,9 @@ def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
         From `verdict.prices`: gives the panels their finding.
     """
     panels, tables = [], []
-    for workload, cell in _cells(rows):
+    for workload, cell in cells(rows):
         column = memory_of(workload)
-        points, looks = stats.frontier(cell, column), _looks(cell)
+        points, looks = stats.frontier(cell, column), looks_of(cell)
         points = points[points.index.isin(looks) & (points.index != BASELINE2)]
         if points.empty:
             continue
@@ -204,8 +205,8 @@ def forest(rows: pd.DataFrame, verdicts: Sequence[Verdict] = (), margin: float =
     """
     levels = {(v.workload, v.arm): v.effect.level for v in verdicts}
     panels, records = [], []
-    for workload, cell in _cells(rows):
-        table, looks = stats.wide(cell, "ops_per_s"), _looks(cell)
+    for workload, cell in cells(rows):
+        table, looks = stats.wide(cell, "ops_per_s"), looks_of(cell)
         band = 100 * math.expm1(max(math.log1p(margin), np.nan_to_num(stats.noise_floor(table))))
         found = {}
         for key, look in looks.items():
@@ -284,8 +285,8 @@ def _forest_drawing(
 def run_order(rows: pd.DataFrame) -> Figure:
     """Draw every trial in the order it ran, as percent of its arm's median: trends, bursts of noise, spoiled trials."""
     panels, tables = [], []
-    for workload, cell in _cells(rows):
-        looks = _looks(cell)
+    for workload, cell in cells(rows):
+        looks = looks_of(cell)
         key = cell["arm"].mask(cell["role"] == "baseline", BASELINE).mask(cell["role"] == "baseline2", BASELINE2)
         shown = cell.assign(key=key, spoilt=stats.spoiled(cell)).sort_values("order")
         shown["percent"] = 100 * (shown["ops_per_s"] / shown.groupby("key")["ops_per_s"].transform("median") - 1)
@@ -355,8 +356,8 @@ def _order_drawing(
 def phases(rows: pd.DataFrame) -> Figure:
     """Resident memory at the end of each phase of a workload: how closely each arm follows what the program needs."""
     panels, tables = [], []
-    for workload, cell in _cells(rows):
-        looks = _looks(cell)
+    for workload, cell in cells(rows):
+        looks = looks_of(cell)
         points = _phase_points(stats.usable(cell))
         points = points[points["key"].isin(looks) & (points["key"] != BASELINE2)]
         if points.empty:
@@ -443,8 +444,8 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
 def syscalls(rows: pd.DataFrame, budget: float = SYSCALLS_PER_OP) -> Figure:
     """System calls an operation in the timed region, against the budget, of the allocators that count theirs."""
     panels, tables = [], []
-    for workload, cell in _cells(rows):
-        looks = _looks(cell)
+    for workload, cell in cells(rows):
+        looks = looks_of(cell)
         good = stats.usable(cell)
         good = good.assign(
             key=good["arm"].mask(good["role"] == "baseline", BASELINE).mask(good["role"] == "baseline2", BASELINE2)

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import papermill
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -24,13 +24,16 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from hakmem import paths, progress
-from hakmem.campaign import CampaignSpec
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.page import SIZE_LIMIT
+from hakmem.study import CampaignSpec, Parameters
 
-__all__ = ["find", "html", "own_kernel", "parameters", "render"]
+__all__ = ["find", "html", "output_of", "own_kernel", "parameters", "render"]
 
-MODELS = {"20_lean_sweep": CampaignSpec}  # what checks the parameters of a notebook
+Spec = TypeVar("Spec", bound=Parameters)
+MODELS: dict[str, type[Parameters]] = {  # what checks the parameters of a notebook
+    "20_lean_sweep": CampaignSpec,
+}
 INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -93,6 +96,11 @@ def find(notebook: str | Path) -> Path:
     return path.absolute()
 
 
+def output_of(notebook: str | Path) -> Path:
+    """Return the page of a notebook: ``reports/lean_sweep.html`` for ``20_lean_sweep``."""
+    return paths.reports() / f"{Path(notebook).stem.lstrip('0123456789').lstrip('_') or 'report'}.html"
+
+
 def check(notebook: Path, given: Mapping[str, object]) -> None:
     """Refuse parameters that a notebook does not declare, or whose values it does not take.
 
@@ -130,7 +138,7 @@ def own_kernel() -> str:
     return f"Python {sys.version.split()[0]} in {sys.prefix}"
 
 
-def parameters(namespace: Mapping[str, Any], model: type[CampaignSpec]) -> CampaignSpec:
+def parameters(namespace: Mapping[str, Any], model: type[Spec]) -> Spec:
     """Check a notebook's parameters where it runs, whoever started it.
 
     Papermill injects unknown parameters with a mere warning, as a cell of assignments that begins with `# Parameters`.
@@ -140,7 +148,7 @@ def parameters(namespace: Mapping[str, Any], model: type[CampaignSpec]) -> Campa
     ----------
     namespace : mapping
         The notebook's `globals()`.
-    model : type of CampaignSpec
+    model : type of Parameters
         What to make of them.
 
     Raises

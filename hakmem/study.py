@@ -1,7 +1,7 @@
 """The parameters of a study, checked before anything is compiled or run."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -15,22 +15,14 @@ BLOCKS: dict[Profile, int] = {"smoke": 2, "quick": 5, "full": 10}
 BUDGET_MINUTES: dict[Profile, float] = {"smoke": 0.4, "quick": 3.5, "full": 22}
 
 
-class CampaignSpec(BaseModel):
-    """The parameters of a study, as a notebook or a command gives them; wrong ones are refused before anything runs.
+class Parameters(BaseModel):
+    """What the parameters of every study have in common: size, seed, and one sentence for each that is wrong.
 
-    One value may stand for a list of one, text is split at blanks, and YAML's false for OFF is understood. `allocators`
-    are names of `hakmem.allocators`, and ``peers`` for every peer installed here; the first one, with its defaults, is
-    the baseline. `gates` maps any other gate to the values to sweep. `blocks` and `budget_minutes` go by `profile`.
+    `blocks` and `budget_minutes` go by `profile`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-    study: str = Field(default="lean_sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    workloads: tuple[str, ...] = ("mixed:ws=400", "mixed:ws=100000", "ramp", "phases")
-    lean: tuple[int, ...] = (0, 1)
-    decommit: tuple[str, ...] = ("FREE", "DONTNEED", "OFF")
-    target_mb: tuple[int, ...] = (10, 30)
-    gates: dict[str, tuple[str, ...]] = {}
-    allocators: tuple[str, ...] = ("hakmem", "system", PEERS)
+    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     blocks: int = Field(ge=1, le=10_000)
     budget_minutes: float = Field(gt=0, le=7 * 24 * 60)
     profile: Profile = "quick"
@@ -45,6 +37,40 @@ class CampaignSpec(BaseModel):
         profile = said.get("profile", "quick")
         defaults = {"blocks": BLOCKS.get(profile, 1), "budget_minutes": BUDGET_MINUTES.get(profile, 1)}
         return defaults | said
+
+    @classmethod
+    def checked(cls, parameters: Mapping[str, object]) -> Self:
+        """Make a spec of parameters as they come; None means the default.
+
+        Raises
+        ------
+        BadParameter
+            One sentence for each wrong parameter.
+        BadGate
+            A gate does not take a value.
+        """
+        try:
+            return cls.model_validate(dict(parameters))
+        except ValidationError as error:
+            raise BadParameter("; ".join(_sentence(detail, cls) for detail in error.errors())) from error
+
+
+class CampaignSpec(Parameters):
+    """The parameters of a sweep, as a notebook or a command gives them; wrong ones are refused before anything runs.
+
+    One value may stand for a list of one, text is split at blanks, and YAML's false for OFF is understood. `allocators`
+    are names of `hakmem.allocators`, and ``peers`` for every peer installed here; the first one is the baseline.
+    `gates` maps any other gate to the values to sweep; `under` sets gates of every hakmem arm, the baseline too.
+    """
+
+    study: str = Field(default="lean_sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    workloads: tuple[str, ...] = ("mixed:ws=400", "mixed:ws=100000", "ramp", "phases")
+    lean: tuple[int, ...] = (0, 1)
+    decommit: tuple[str, ...] = ("FREE", "DONTNEED", "OFF")
+    target_mb: tuple[int, ...] = (10, 30)
+    gates: dict[str, tuple[str, ...]] = {}
+    under: dict[str, str] = {}
+    allocators: tuple[str, ...] = ("hakmem", "system", PEERS)
 
     @field_validator("workloads", "allocators", mode="before")
     @classmethod
@@ -70,6 +96,11 @@ class CampaignSpec(BaseModel):
             swept[gate.env] = _unique(gate.value(value) for value in _listed(values))
         return swept
 
+    @field_validator("under", mode="before")
+    @classmethod
+    def _fixed_gates(cls, given: object) -> dict[str, str]:
+        return fixed(given)
+
     @field_validator("workloads")
     @classmethod
     def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
@@ -87,21 +118,12 @@ class CampaignSpec(BaseModel):
             raise ValueError(f"linked and preloaded arms do not compare: {' '.join(linked)}, {' '.join(preloaded)}")
         return tuple(_unique(given))
 
-    @classmethod
-    def checked(cls, parameters: Mapping[str, object]) -> "CampaignSpec":
-        """Make a spec of parameters as they come; None means the default.
 
-        Raises
-        ------
-        BadParameter
-            One sentence for each wrong parameter.
-        BadGate
-            A gate does not take a value.
-        """
-        try:
-            return cls.model_validate(dict(parameters))
-        except ValidationError as error:
-            raise BadParameter("; ".join(_sentence(detail) for detail in error.errors())) from error
+def fixed(given: object) -> dict[str, str]:
+    """Read gates with one value each; short names are spelled out."""
+    if not isinstance(given, Mapping):
+        raise ValueError("it takes a mapping of gates to one value each, such as {LEAN: 1, DECOMMIT: DONTNEED}")
+    return gates.canonical({SHORT.get(str(name), str(name)): value for name, value in given.items()})
 
 
 def _listed(given: object) -> list[object]:
@@ -118,9 +140,9 @@ def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _sentence(detail: Any) -> str:
+def _sentence(detail: Any, model: type[Parameters]) -> str:
     name = str(detail["loc"][0]) if detail["loc"] else "parameters"
     if detail["type"] == "extra_forbidden":
-        known = list(CampaignSpec.model_fields)
+        known = list(model.model_fields)
         return f"unknown parameter {name!r}{did_you_mean(name, known)}; the parameters are {', '.join(known)}"
     return f"parameter {name}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from hakmem import page, plots, report, verdict
+from hakmem import machine, page, plots, report, store, verdict
 from hakmem.campaign import CampaignSpec
 from hakmem.errors import BadInput, BadParameter, MissingTool, ReportFailed
 
@@ -150,6 +150,17 @@ def test_a_crash_of_the_baseline_leaves_a_page() -> None:
     found = verdict.lean(table)
     assert {v.word for v in found} == {"INCONCLUSIVE"} and "not measured" in page.banner(found).text
     assert "no memory that could be told" in page.prices(verdict.prices(table)).text
+
+
+def test_findings_are_those_of_the_machine_that_measured(tmp_path: Path) -> None:
+    trials, ledger = study(blocks=2), tmp_path / "study.jsonl"
+    there = machine.probe("bench-1").model_dump(mode="json") | {"thp": "always", "swap_mib": 4321, "build": "b1"}
+    with store.Ledger(ledger) as writer:
+        for identity, facts in (("p1", there), ("p2", there | {"swap_mib": 9876})):
+            writer.append(store.Provenance(id=identity, host="bench-1", started=trials[0].started, facts=facts))
+    found = page.findings(rows(trials), ledger)
+    assert [f for f in found if "4321" in f.found] and not [f for f in found if "9876" in f.found]
+    assert found == machine.checks(machine.Machine.model_validate({k: v for k, v in there.items() if k != "build"}))
 
 
 def test_rows_can_be_taken_away(table: pd.DataFrame) -> None:
