@@ -3,7 +3,7 @@
  *   malloc   FAST  size -> class (byte table), pop the class's hot list
  *            SLOW  tcache_malloc_slow -> slab_refill -> ss_units_alloc -> os;  above 32 KiB large_alloc
  *   free     FAST  unit -> class (byte map), the block freed before goes on the hot list, this one becomes pending
- *            SLOW  tcache_overflow -> depot or slab_flush;  tcache_free_slow -> large_free, or the end of the program
+ *            SLOW  hak_overflow -> depot or slab_flush;  hak_free_slow -> large_free, or the end of the program
  */
 #include "diag.h"
 #include "dump.h"
@@ -81,7 +81,7 @@ static COLD void *out_of_memory(void) {
     return NULL;
 }
 
-static NOINLINE void *alloc_slow(size_t cls) {
+NOINLINE void *hak_malloc_slow(size_t cls) {
     void *p = started() ? tcache_malloc_slow(cls) : NULL;
     return p ? p : out_of_memory();
 }
@@ -92,66 +92,14 @@ static NOINLINE void *alloc_large(size_t n, size_t align, bool *zeroed) {
     return p ? p : out_of_memory();
 }
 
-static inline void *alloc_class(size_t c) {
-    OPAQUE(c);
-    block *p = hak_tls.head[c];
-#if HAK_CHECKS
-    block *next = p->next;
-    if (unlikely(((uintptr_t)next ^ p->mac) != hak_secret)) return alloc_slow(c);
-    if (unlikely(p == hak_tls.pending[c])) return alloc_slow(c); /* freed twice, and about to be handed out between */
-    p->mac = 0;
-    hak_tls.head[c] = next;
-#else
-    if (unlikely(p == NULL)) return alloc_slow(c);
-    hak_tls.head[c] = p->next;
-#endif
-    hak_tls.room[c]++;
-#if HAK_OBSERVE
-    STAT(malloc_fast);
-#endif
-    return p;
-}
-
-static inline void *alloc(size_t n) {
+NOINLINE void *hak_malloc_large(size_t size) {
     bool zeroed;
-    if (unlikely(n > SMALL_MAX)) return alloc_large(n, 1, &zeroed);
-    return alloc_class(hak_size_class[(n + 15) >> 4]);
+    return alloc_large(size, 1, &zeroed);
 }
 
-static inline void release(void *v) {
-    block *p = v;
-    size_t u = unit_of(p);
-    if (unlikely(u >= hak_arena_units)) {
-        tcache_free_slow(p, 0);
-        return;
-    }
-    size_t c = peek(&unit_class[u]);
-#if HAK_CHECKS
-    block *q = hak_tls.pending[c];
-    if (unlikely(p == q) || unlikely(block_looks_free(q))) {
-        tcache_free_slow(p, c);
-        return;
-    }
-    OPAQUE(c);
-    hak_tls.pending[c] = p;
-    __builtin_prefetch(p, 1);
-    block_link(q, hak_tls.head[c]);
-    OPAQUE(c);
-    hak_tls.head[c] = q;
-#else
-    if (unlikely(c == 0)) {
-        tcache_free_slow(p, 0);
-        return;
-    }
-    p->next = hak_tls.head[c];
-    hak_tls.head[c] = p;
-#endif
 #if HAK_OBSERVE
-    STAT(free_fast);
+void hak_count_fast(int is_free) { stat_add(is_free ? ST_free_fast : ST_malloc_fast, 1); }
 #endif
-    OPAQUE(c);
-    if (unlikely(--hak_tls.room[c] < 0)) tcache_overflow(c);
-}
 
 /* Class of a block that must be live; 0: a page run or span. */
 static unsigned class_of_live(void *p, const char *what) {
@@ -166,28 +114,28 @@ static void *alloc_aligned(size_t align, size_t n) {
     bool zeroed;
     if (n <= SMALL_MAX && align <= SMALL_MAX) /* a block starts at a multiple of its size in a slab aligned to 64 KiB */
         for (unsigned c = hak_size_class[((n > align ? n : align) + 15) >> 4]; c <= CLASSES; c++)
-            if (hak_class[c].size % align == 0) return alloc_class(c);
+            if (hak_class[c].size % align == 0) return hak_alloc_class(c);
     if (n > PTRDIFF_MAX) return out_of_memory();
     return alloc_large(n < SMALL_MAX ? SMALL_MAX + 1 : n, align, &zeroed);
 }
 
-EXPORT void *API(malloc)(size_t n) { return alloc(n); }
+EXPORT HOT void *API(malloc)(size_t n) { return hakmem_malloc(n); }
 
-EXPORT void API(free)(void *p) { release(p); }
+EXPORT HOT void API(free)(void *p) { hakmem_free(p); }
 
 EXPORT void *API(calloc)(size_t count, size_t size) {
     size_t n;
     bool zeroed = false;
     if (unlikely(__builtin_mul_overflow(count, size, &n))) return out_of_memory();
-    void *p = n > SMALL_MAX ? alloc_large(n, 1, &zeroed) : alloc_class(hak_size_class[(n + 15) >> 4]);
+    void *p = n > SMALL_MAX ? alloc_large(n, 1, &zeroed) : hak_alloc_class(hak_size_class[(n + 15) >> 4]);
     if (p && !zeroed) memset(p, 0, n);
     return p;
 }
 
 EXPORT void *API(realloc)(void *p, size_t n) {
-    if (!p) return alloc(n);
+    if (!p) return hakmem_malloc(n);
     if (n == 0) {
-        release(p);
+        hakmem_free(p);
         return NULL;
     }
     unsigned c = class_of_live(p, "realloc of a freed block");
@@ -204,10 +152,10 @@ EXPORT void *API(realloc)(void *p, size_t n) {
             return q;
         }
     }
-    void *q = alloc(n);
+    void *q = hakmem_malloc(n);
     if (!q) return NULL;
     memcpy(q, p, n < usable ? n : usable);
-    release(p);
+    hakmem_free(p);
     return q;
 }
 
@@ -219,13 +167,13 @@ EXPORT void *API(reallocarray)(void *p, size_t count, size_t size) {
 EXPORT void API(free_sized)(void *p, size_t size);
 EXPORT void API(free_sized)(void *p, size_t size) {
     (void)size;
-    release(p);
+    hakmem_free(p);
 }
 
 EXPORT void API(free_aligned_sized)(void *p, size_t align, size_t size);
 EXPORT void API(free_aligned_sized)(void *p, size_t align, size_t size) {
     (void)align, (void)size;
-    release(p);
+    hakmem_free(p);
 }
 
 EXPORT void *API(aligned_alloc)(size_t align, size_t n) {

@@ -1,4 +1,5 @@
-/* base: limits, alignment, hints and locks that every room shares. A leaf: it includes no other header of this project.
+/* base: limits, alignment, hints and locks that every room shares. A leaf: of this project it includes
+ * only the public fast path, which it must agree with.
  *
  *   unit       64 KiB (UNIT_SIZE), aligned; the arena is an array of units
  *   SuperSlab  SS_UNITS units (2 MiB by default, 1 MiB or 512 KiB by gate), aligned to its size
@@ -37,18 +38,19 @@
 #define HAK_OBSERVE 0
 #endif
 
+#include "../include/hakmem_inline.h"
+
 #define HAK_VERSION "0.1.0"
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define COLD __attribute__((cold, noinline))
 #define NOINLINE __attribute__((noinline))
-/* The compiler forgets what it knows of x: keeps it from spending a register and an instruction on a shared address. */
-#define OPAQUE(x) __asm__("" : "+r"(x))
-#define HIDDEN __attribute__((visibility("hidden"))) /* on what the fast path touches: -fvisibility leaves declarations alone */
+#define HOT __attribute__((aligned(64))) /* starts a cache line wherever the linker puts it: 1.5 % at ws=400 */
 #define EXPORT __attribute__((visibility("default")))
 
-#define UNIT_SHIFT 16
+#define HIDDEN HAK_HIDDEN
+#define UNIT_SHIFT HAK_UNIT_SHIFT
 #define UNIT_SIZE ((size_t)1 << UNIT_SHIFT)
 #define UNIT_MASK (UNIT_SIZE - 1)
 #define MIN_PAGE_SHIFT 12

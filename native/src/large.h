@@ -2,7 +2,7 @@
  *
  *   run    1 .. ss_units / 2 units; its first unit is in state UNIT_RUN, the others UNIT_RUN_TAIL
  *   span   more: whole SuperSlabs, head SS_SPAN; its first unit is in state UNIT_RUN
- *   A block starts at the first byte of its first unit. unit_class is 0 for all of them.
+ *   A block starts at the first byte of its first unit. hak_unit_class is 0 for all of them.
  */
 #ifndef HAK_LARGE_H
 #define HAK_LARGE_H

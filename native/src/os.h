@@ -12,8 +12,7 @@
 
 #include "base.h"
 
-extern HIDDEN uintptr_t hak_arena_base;
-extern HIDDEN size_t hak_arena_units; /* 0 until os_init */
+/* hak_arena_base, hak_arena_units: declared with the fast path */
 extern HIDDEN unsigned hak_page_shift; /* 12, 14 or 16 */
 
 /* Reserve the arena; its size adapts to RAM, RLIMIT_AS and what the kernel grants. False: no address space at all. */

@@ -117,6 +117,8 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
         return NULL;
     }
     unit *s = unit_record(u);
+    if (s->state != UNIT_VIRGIN) /* a record that was never used is zero, and need not become resident */
+        memset(unit_bits(s, hak_class[cls].count), 0, div_up(hak_class[cls].count, 64) * 8);
     s->state = UNIT_SLAB;
     s->cls = (uint8_t)cls;
     s->listed = s->candidate = 0;
@@ -124,8 +126,7 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
     s->nfree = s->carved = 0;
     s->run_units = 0;
     s->owner = NULL;
-    memset(unit_bits(s, hak_class[cls].count), 0, div_up(hak_class[cls].count, 64) * 8);
-    poke(&unit_class[u], (uint8_t)cls);
+    poke(&hak_unit_class[u], (uint8_t)cls);
     STAT(refill_new);
     stat_octave(hak_class[cls].octave, OCT_SLAB_LIVE, 1);
     return s;
@@ -136,7 +137,7 @@ static void end_slab(slab_heap *h, unit *s) {
     stat_octave(hak_class[s->cls].octave, OCT_EMPTY, 1);
     drop_candidate(s);
     s->state = UNIT_FREE;
-    poke(&unit_class[unit_number(s)], 0);
+    poke(&hak_unit_class[unit_number(s)], 0);
     if (h && h->warm_count < (unsigned)gate(G_WARM_POOL) && !ss_lean_releases()) {
         STAT(warm_put);
         h->warm[h->warm_count++] = unit_number(s);
@@ -155,7 +156,7 @@ static uint16_t pages_of(size_t from, size_t to) {
 static void show_class(unit *s) {
     size_t carved = (size_t)s->carved * hak_class[s->cls].size;
     bool whole = !carved || !(pages_of(0, carved) & (uint16_t)~s->resident);
-    poke(&unit_class[unit_number(s)], whole ? s->cls : 0);
+    poke(&hak_unit_class[unit_number(s)], whole ? s->cls : 0);
 }
 
 /* Blocks whose pages were given back become resident again when they are handed out. */
@@ -172,7 +173,7 @@ static void touch_blocks(unit *s, unsigned word, uint64_t mask) {
 static unsigned take_freed(unit *s, unsigned want, group *g, unsigned *groups) {
     const class_info *c = &hak_class[s->cls];
     uint64_t *bits = unit_bits(s, c->count);
-    bool all_resident = peek(&unit_class[unit_number(s)]) != 0;
+    bool all_resident = peek(&hak_unit_class[unit_number(s)]) != 0;
     unsigned got = 0, w = s->hint, words = (unsigned)div_up(c->count, 64);
     for (; w < words && got < want && *groups < GROUPS && s->nfree; w++) {
         uint64_t mask = bits[w];
@@ -218,7 +219,7 @@ static chain link_blocks(const group *g, unsigned groups, unsigned cls) {
             unsigned bit = 63 - (unsigned)__builtin_clzll(m);
             m &= ~((uint64_t)1 << bit);
             block *b = (block *)(base + bit * size);
-            block_link(b, out.head);
+            hak_block_link(b, out.head);
             out.head = b;
         }
     }
@@ -278,7 +279,7 @@ static unsigned gather(chain *c, unsigned cls, group *g) {
     unsigned groups = 0;
     while (c->count) {
         block *b = c->head;
-        if (HAK_CHECKS && !block_looks_free(b)) hak_fatal("corrupted free list", b, hak_class[cls].size);
+        if (HAK_CHECKS && !hak_block_looks_free(b)) hak_fatal("corrupted free list", b, hak_class[cls].size);
         unsigned i, j;
         unit *s = locate(b, cls, &i);
         for (j = groups; j-- > 0;)
@@ -341,7 +342,7 @@ void slab_flush(slab_heap *h, unsigned cls, chain c) {
 static void check_chain(unsigned cls, chain c) {
     const block *b = c.head;
     for (unsigned i, left = c.count; left; left--, b = b->next) {
-        if (!block_looks_free(b)) hak_fatal("corrupted free list", b, hak_class[cls].size);
+        if (!hak_block_looks_free(b)) hak_fatal("corrupted free list", b, hak_class[cls].size);
         unit *s = locate(b, cls, &i);
         if (is_free_bit(s, i)) hak_fatal("double free", b, hak_class[cls].size);
     }
@@ -445,7 +446,7 @@ void slab_check_live(const void *p, const char *what) {
     bool page_gone =
         pages_of(off, off + 1) & (uint16_t)~peek(&s->resident); /* no live block stands on a page that was given back */
     if (page_gone || i >= peek(&s->carved) || is_free_bit(s, i)) hak_fatal(what, p, c->size);
-    if (HAK_CHECKS && block_looks_free(p) && slab_is_free(p, s->cls)) hak_fatal(what, p, c->size);
+    if (HAK_CHECKS && hak_block_looks_free(p) && slab_is_free(p, s->cls)) hak_fatal(what, p, c->size);
 }
 
 /* ---- Lean: free pages of slabs that hold live blocks ---- */
@@ -481,7 +482,8 @@ static void purge_class(slab_class *k, bool partly) {
         drop_candidate(s);
         uint16_t pages = partly || is_empty(s) ? free_pages(s) : 0;
         /* From here on every free in this slab is checked against the bitmap: a page that is gone forgets what was free. */
-        if (s->carved && (pages & pages_of(0, (size_t)s->carved * hak_class[s->cls].size))) poke(&unit_class[unit_number(s)], 0);
+        if (s->carved && (pages & pages_of(0, (size_t)s->carved * hak_class[s->cls].size)))
+            poke(&hak_unit_class[unit_number(s)], 0);
         ss_release_add(&batch, s, pages);
     }
     ss_release_now(&batch);
@@ -549,7 +551,7 @@ bool slab_check(void) {
         unsigned set = 0;
         for (unsigned w = 0; w < div_up(c->count, 64); w++) set += (unsigned)__builtin_popcountll(unit_bits(s, c->count)[w]);
         ok = set == s->nfree && s->carved <= c->count && s->nfree <= s->carved && s->listed == (!s->owner && in_slab(s) > 0) &&
-             (unit_class[u] == s->cls || unit_class[u] == 0) && (ss_of_unit(u)->used >> (u % ss_units) & 1);
+             (hak_unit_class[u] == s->cls || hak_unit_class[u] == 0) && (ss_of_unit(u)->used >> (u % ss_units) & 1);
         if (!ok)
             hak_msg("slab %zu breaks an invariant: class %u, free %u of bits %u, carved %u", u, s->cls, s->nfree, set, s->carved);
     }

@@ -10,7 +10,7 @@
  * Invariants, under the lock of the class (u: a unit in state UNIT_SLAB):
  *   blocks in the slab = nfree + (count - carved); all others are live or in some thread cache
  *   listed  <=> owner == NULL and some block is in the slab;  bit i set => i < carved
- *   unit_class[u] = class, or 0 while pages of carved blocks are given back (then every free of it is checked slowly)
+ *   hak_unit_class[u] = class, or 0 while pages of carved blocks are given back (then every free of it is checked slowly)
  */
 #ifndef HAK_SLAB_H
 #define HAK_SLAB_H
@@ -18,7 +18,7 @@
 #include "base.h"
 #include "superslab.h"
 
-#define SMALL_MAX 32768
+#define SMALL_MAX HAK_SMALL_MAX
 
 /* X(class, size of the class before, size) */
 #define HAK_CLASS_TABLE(X)                                                                                                \
@@ -32,7 +32,7 @@
     X(48, 3840, 4096) X(49, 4096, 4672) X(50, 4672, 5040) X(51, 5040, 5456) X(52, 5456, 5952) X(53, 5952, 6544)           \
     X(54, 6544, 7280) X(55, 7280, 8192) X(56, 8192, 9360) X(57, 9360, 10912) X(58, 10912, 13104) X(59, 13104, 16384)      \
     X(60, 16384, 21840) X(61, 21840, 32768)
-#define CLASSES 61
+#define CLASSES HAK_CLASSES
 
 typedef struct {
     uint32_t size, count;  /* bytes of a block; blocks in a slab */
@@ -41,33 +41,20 @@ typedef struct {
 } class_info;
 
 extern HIDDEN const class_info hak_class[CLASSES + 1];
-extern HIDDEN const uint8_t hak_size_class[SMALL_MAX / 16 + 1]; /* by (bytes + 15) / 16 */
 
-typedef struct __attribute__((may_alias)) block {
-    struct block *next;
-    uintptr_t mac;
-} block;
+typedef hak_block block;
 
 typedef struct {
     block *head;
     unsigned count;
 } chain;
 
-extern HIDDEN uintptr_t hak_secret;
 #if HAK_CHECKS
 extern HIDDEN block hak_sentinel; /* ends every list; never looks free */
 #define LIST_END (&hak_sentinel)
 #else
 #define LIST_END NULL
 #endif
-
-static inline void block_link(block *b, block *next) {
-    b->next = next;
-#if HAK_CHECKS
-    b->mac = hak_secret ^ (uintptr_t)next;
-#endif
-}
-static inline bool block_looks_free(const block *b) { return ((uintptr_t)b->next ^ b->mac) == hak_secret; }
 
 /* What a thread holds of this room; zeroed at first. */
 #define WARM_MAX 8

@@ -13,7 +13,7 @@
 #define HUGE_MIN_BYTES (4 * MIB)           /* smaller spans do not repay a huge page */
 
 unit *unit_table;
-uint8_t *unit_class;
+uint8_t *hak_unit_class;
 uint64_t *unit_extra;
 unsigned ss_units = SS_MAX_UNITS, ss_shift;
 
@@ -579,10 +579,10 @@ bool ss_init(void) {
     size_t class_bytes = round_up(hak_arena_units, page);
     lean = gate(G_SS_MEM_LEAN);
     before_start = os_resident_bytes();
-    if (!(table = os_metadata(table_bytes)) || !(unit_class = os_metadata(class_bytes)) ||
+    if (!(table = os_metadata(table_bytes)) || !(hak_unit_class = os_metadata(class_bytes)) ||
         !(unit_table = os_metadata(round_up(hak_arena_units * sizeof(unit), page))) ||
         !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page))) || !os_commit(table, table_bytes) ||
-        !os_commit(unit_class, class_bytes))
+        !os_commit(hak_unit_class, class_bytes))
         return false;
     if (lean) (void)ss_os_madvise_guarded((void *)hak_arena_base, hak_arena_units << UNIT_SHIFT, MADV_NOHUGEPAGE);
     pressure = ss_lean_releases() ? PRESSURE_LEAN : PRESSURE_NONE;

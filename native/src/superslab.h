@@ -7,7 +7,7 @@
  *                UNITS   some units in use: used != 0                        magic
  *                SPAN    head of `span` SuperSlabs that serve one allocation magic
  *                TAIL    the others of a span                                no magic
- *   unit       dense record in unit_table; the class of a unit also stands in unit_class, the byte map that free() reads
+ *   unit       dense record in unit_table; the class of a unit also stands in hak_unit_class, the byte map that free() reads
  *
  * Invariants, under ss_lock:
  *   used   bit u set <=> unit u is a slab or part of a page run
@@ -56,7 +56,6 @@ typedef struct __attribute__((aligned(64))) unit {
 _Static_assert(sizeof(unit) == 128, "a SuperSlab's records fill whole pages");
 
 extern HIDDEN unit *unit_table;
-extern HIDDEN uint8_t *unit_class;   /* class of a slab's unit; 0 sends free() the slow way */
 extern uint64_t *unit_extra;
 extern unsigned ss_units, ss_shift;
 

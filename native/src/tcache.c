@@ -91,7 +91,7 @@ static chain take_hot(const heap *h, unsigned c) {
 }
 
 static void push(block *p, unsigned c) {
-    block_link(p, hak_tls.head[c]);
+    hak_block_link(p, hak_tls.head[c]);
     hak_tls.head[c] = p;
     hak_tls.room[c]--;
 }
@@ -99,7 +99,7 @@ static void push(block *p, unsigned c) {
 #if HAK_CHECKS
 /* A block on its way to a list must not be on one. */
 static void check_not_listed(const block *p, unsigned c) {
-    if (!block_looks_free(p)) return;
+    if (!hak_block_looks_free(p)) return;
     bool found = slab_is_free(p, c);
     const chain lists[] = {{hak_tls.head[c], 0}, hak_tls.heap ? hak_tls.heap->spare[c] : (chain){0}};
     for (int i = 0; i < 2 && !found; i++)
@@ -148,7 +148,7 @@ static void leave(void *arg) {
 
 bool tcache_init(void) {
 #if HAK_CHECKS
-    block_link(&hak_poison, NULL);
+    hak_block_link(&hak_poison, NULL);
 #endif
     exit_key_made = pthread_key_create(&exit_key, leave) == 0;
     return true;
@@ -187,7 +187,7 @@ static bool fetch(heap *h, unsigned cls, chain *out) {
 static void *pop(unsigned c) {
     block *p = hak_tls.head[c];
 #if HAK_CHECKS
-    if (!block_looks_free(p)) hak_fatal("corrupted free list", p, hak_class[c].size);
+    if (!hak_block_looks_free(p)) hak_fatal("corrupted free list", p, hak_class[c].size);
     p->mac = 0;
 #endif
     hak_tls.head[c] = p->next;
@@ -214,7 +214,7 @@ NOINLINE void *tcache_malloc_slow(size_t cls) {
     return pop(cls);
 }
 
-NOINLINE void tcache_overflow(size_t cls) {
+NOINLINE void hak_overflow(size_t cls) {
     heap *h = hak_tls.heap;
     if (!h) { /* a thread's first free, in builds where nothing is pending: one block is on the list */
         block *only = hak_tls.head[cls];
@@ -247,7 +247,7 @@ NOINLINE void tcache_overflow(size_t cls) {
 }
 
 /* Class 0, the first free of a class in this thread, or a second free that the look at the block before noticed. */
-NOINLINE void tcache_free_slow(block *p, size_t cls) {
+NOINLINE void hak_free_slow(block *p, size_t cls) {
     if (!p) return;
     if (cls == 0) {
         if (!in_arena(p)) slab_bad_free(p);
@@ -263,7 +263,7 @@ NOINLINE void tcache_free_slow(block *p, size_t cls) {
     if (tcache_holds(p, cls)) hak_fatal("double free", p, hak_class[cls].size);
     heap *h = join();
     if (!h) {
-        block_link(p, LIST_END);
+        hak_block_link(p, LIST_END);
         slab_flush(NULL, cls, (chain){p, 1});
         return;
     }
@@ -274,7 +274,7 @@ NOINLINE void tcache_free_slow(block *p, size_t cls) {
 #else
     push(p, cls);
 #endif
-    if (hak_tls.room[cls] < 0) tcache_overflow(cls);
+    if (hak_tls.room[cls] < 0) hak_overflow(cls);
 }
 
 bool tcache_holds(const void *p, unsigned cls) {

@@ -1,12 +1,12 @@
 /* tcache: what a thread keeps at hand, so that malloc and free touch nothing shared.
  *
- *   tls      in static TLS, about 1.2 KB: per class the head of the hot list, the block freed last (pending) and the room left;
+ *   hak_tls  in static TLS, about 1.2 KB (include/hakmem_inline.h): per class the head of the hot list, the block freed last (pending) and the room left;
  *            starts as a static empty state, so the fast path needs no "is this thread ready?"
  *   heap     the rest of a thread's state, in mapped memory: the full chain behind each hot list, current slabs, counters
  *
  * Invariants (c: a class):
  *   room[c] = cap[c] - blocks on the hot list; below 0 the list moves behind, into the depot or back to its slabs
- *   every block on a list is linked (block_looks_free); `pending` is not yet
+ *   every block on a list is linked (hak_block_looks_free); `pending` is not yet
  *   pending[c] == &hak_poison while nothing is pending: the poison looks free, so the first free of a class goes the slow way;
  *   class 0 (large, foreign, checked) never leaves that state, which makes the slow way need no branch of its own
  *
@@ -18,24 +18,14 @@
 #include "base.h"
 #include "slab.h"
 
-typedef struct {
-    int32_t room[CLASSES + 1]; /* first: gcc then folds its address */
-    block *head[CLASSES + 1];
-#if HAK_CHECKS
-    block *pending[CLASSES + 1];
-#endif
-    struct heap *heap; /* NULL: not registered */
-} tcache;
+typedef struct hak_tls tcache;
 
-extern HIDDEN _Thread_local tcache hak_tls;
 #if HAK_CHECKS
 extern HIDDEN block hak_poison;
 #endif
 
 bool tcache_init(void);
-HIDDEN void *tcache_malloc_slow(size_t cls);          /* the hot list is empty, or damaged; NULL: out of memory */
-HIDDEN void tcache_free_slow(block *p, size_t cls);   /* p is not on a list yet; cls as unit_class says, 0 included */
-HIDDEN void tcache_overflow(size_t cls);              /* room fell below 0 */
+void *tcache_malloc_slow(size_t cls);          /* the hot list is empty, or damaged; NULL: out of memory */
 void tcache_drain(void);                         /* the calling thread's caches go back to the slabs, every block checked */
 bool tcache_holds(const void *p, unsigned cls);  /* p is pending in the calling thread */
 size_t tcache_bytes(size_t *used);               /* of all threads: metadata; *used: bytes of blocks in hot lists of the caller */
