@@ -3,11 +3,16 @@
 In a block every arm of a workload runs once, back to back. Orders are counterbalanced: a seeded order is rotated from
 pair of blocks to pair of blocks, and the second block of a pair runs backwards (ABBA). The baseline runs twice in every
 block. What the ledger holds already is not measured again.
+
+With `until_decided` the verdicts are looked at after `blocks` blocks and at each of `LOOKS` times as many; a workload
+gets no further blocks once each of its verdicts is decided, or cannot be by more of them. Alpha is spent over the looks
+(`stats.nominal_alphas`), so that looking again and again errs no more often than looking once.
 """
 
 import functools
+import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +20,7 @@ from statistics import fmean
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from hakmem import allocators, arms, machine, paths, sample, store, workload
+from hakmem import allocators, arms, machine, paths, sample, stats, store, verdict, workload
 from hakmem.allocators import Allocator
 from hakmem.arms import DECOMMIT, FAST, LEAN, TARGET, Arm
 from hakmem.build import Build
@@ -25,11 +30,15 @@ from hakmem.progress import Progress, clock, show
 from hakmem.run import padding_of, trial
 from hakmem.store import Ledger, Trial
 from hakmem.study import PEERS, CampaignSpec
+from hakmem.verdict import Verdict
 from hakmem.workload import Workload
 
-__all__ = ["CampaignSpec", "Done", "Plan", "plan", "rows", "run"]
+__all__ = ["CampaignSpec", "Done", "Plan", "alpha", "plan", "rows", "run", "verdicts"]
 
 LAUNCH_S = 0.02
+LOOKS = (1, 1.5, 2, 3, 4)  # when verdicts are looked at, in multiples of the blocks asked for
+ALPHA = 0.05
+Judge = Callable[[pd.DataFrame, float], list[Verdict]]
 
 
 class Plan(BaseModel):
@@ -61,6 +70,13 @@ class Plan(BaseModel):
     def trials(self) -> int:
         """Number of planned trials, those in the ledger included."""
         return len(self.arms) * len(self.workloads) * self.spec.blocks
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Blocks after which the verdicts are looked at; the last is the end."""
+        if not self.spec.until_decided:
+            return (self.spec.blocks,)
+        return tuple(dict.fromkeys(math.ceil(times * self.spec.blocks) for times in LOOKS))
 
     def key(self, arm: Arm, work: Workload, block: int, position: int) -> str:
         """Return what resume looks up: everything that makes a trial what it is."""
@@ -110,13 +126,18 @@ class Plan(BaseModel):
             f"to measure: {self.to_measure} trials, about {clock(60 * self.expected_minutes)}"
             f" (budget {self.spec.budget_minutes:g} min); ledger {self.ledger}",
         ]
+        if len(self.looks) > 1:
+            lines.append(f"until each verdict is decided: looked at after {', '.join(map(str, self.looks))} blocks")
         lines += [f"merged: {sentence}" for sentence in self.merged]
         lines += [f"not measured: {name} ({remedy})" for name, remedy in self.missing.items()]
         return "\n".join(lines)
 
 
 class Done(BaseModel):
-    """What a session did: trials measured and reused, blocks that were spoiled, and why it ended early (or None)."""
+    """What a session did: trials measured and reused, blocks that were spoiled, and why it ended early (or None).
+
+    `undecided` names what `until_decided` did not settle, one sentence a workload.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     ledger: Path
@@ -124,6 +145,7 @@ class Done(BaseModel):
     reused: int
     spoiled_blocks: int
     stopped: str | None
+    undecided: tuple[str, ...] = ()
 
 
 def plan(
@@ -174,7 +196,7 @@ def plan(
     return made.model_copy(update={"to_measure": len(left), "expected_minutes": minutes})
 
 
-def run(made: Plan, *, quiet: bool = False) -> Done:
+def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
     """Measure what the ledger does not hold yet; stopped at any moment it loses at most the trial in flight.
 
     A block in which a trial was spoiled is run once more, as a further block. The study ends early, between blocks,
@@ -185,6 +207,8 @@ def run(made: Plan, *, quiet: bool = False) -> Done:
     made : Plan
     quiet : bool
         Show no progress.
+    judge : callable, optional
+        Makes the verdicts that `until_decided` waits for, of rows and an alpha; `verdict.lean` by default.
 
     Returns
     -------
@@ -196,7 +220,7 @@ def run(made: Plan, *, quiet: bool = False) -> Done:
         Another process writes the ledger, or it cannot be written.
     """
     with Ledger(made.ledger) as ledger:
-        session = _Session(made, ledger, quiet)
+        session = _Session(made, ledger, quiet, judge)
         try:
             return session.measure_all()
         finally:
@@ -208,14 +232,50 @@ def rows(made: Plan) -> pd.DataFrame:
     return store.frame(_past(made).values())
 
 
+def verdicts(made: Plan, table: pd.DataFrame, judge: Judge | None = None) -> list[Verdict]:
+    """Judge the rows of a plan, each workload at the alpha that the look it stopped at may spend.
+
+    Parameters
+    ----------
+    made : Plan
+    table : DataFrame
+        Its rows.
+    judge : callable, optional
+        Of rows and an alpha; `verdict.lean` with the smallest target by default.
+    """
+    found: list[Verdict] = []
+    for work in made.workloads:
+        cell = table[table["workload"] == work.text]
+        planned = cell.loc[cell["block"] < made.looks[-1], "block"]
+        found += (judge or _lean(made))(cell, alpha(made, planned.nunique())) if len(cell) else []
+    return found
+
+
+def alpha(made: Plan, blocks: int) -> float:
+    """Return the error that verdicts may spend at a look after so many blocks."""
+    if len(made.looks) == 1:
+        return ALPHA
+    now = min(max(blocks, 1), made.looks[-1])
+    shares = [look / made.looks[-1] for look in made.looks if look < now] + [now / made.looks[-1]]
+    return stats.nominal_alphas(shares, ALPHA)[-1]
+
+
+def _lean(made: Plan) -> Judge:
+    target = min(made.spec.target_mb)
+    return lambda table, level: verdict.lean(table, target, level)
+
+
 class _Session:
     """One process at work on a plan.
 
     `left` counts the trials still to measure by workload, `spoiled` holds the numbers of its spoiled blocks.
     """
 
-    def __init__(self, made: Plan, ledger: Ledger, quiet: bool) -> None:
-        self.plan, self.ledger = made, ledger
+    def __init__(self, made: Plan, ledger: Ledger, quiet: bool, judge: Judge | None) -> None:
+        self.plan, self.ledger, self.judge = made, ledger, judge
+        self.most = made.looks[-1]
+        self.goal = dict.fromkeys((work.text for work in made.workloads), made.spec.blocks)
+        self.undecided: dict[str, str] = {}
         self.keys = functools.cache(made.keys)
         past = _past(made)
         self.durations = _Durations(past.values())
@@ -235,23 +295,43 @@ class _Session:
 
     def repeats(self, work: Workload) -> int:
         """Return how many further blocks the spoiled ones among the planned ask for."""
-        return sum(block < self.plan.spec.blocks for block in self.spoiled[work.text])
+        return sum(block < self.most for block in self.spoiled[work.text])
 
     def note(self, known: Trial) -> None:
         """Take note of a spoiled trial: its block will be run once more, unless it is itself such a repetition."""
         if known.spoiled and known.block not in self.spoiled[known.workload]:
             self.spoiled[known.workload].add(known.block)
-            if known.block < self.plan.spec.blocks:
+            if known.block < self.most:
                 work = next(one for one in self.plan.workloads if one.text == known.workload)
-                self.left[work.text] += self.lacks(work, self.plan.spec.blocks + self.repeats(work) - 1)
+                self.left[work.text] += self.lacks(work, self.most + self.repeats(work) - 1)
 
     def blocks(self) -> Iterator[tuple[Workload, int]]:
         """Yield the planned blocks, all workloads in turn so that a budget cuts them alike, then the repetitions."""
-        first = self.plan.spec.blocks
-        for block in range(2 * first):
+        for block in range(self.most):
             for work in self.plan.workloads:
-                if block < first + self.repeats(work):
+                if block == self.goal[work.text] and block in self.plan.looks:
+                    self.look(work)
+                if block < self.goal[work.text]:
                     yield work, block
+        for work in self.plan.workloads:
+            if self.most > self.plan.spec.blocks and self.goal[work.text] == self.most:
+                self.look(work)
+        for block in range(self.most, 2 * self.most):
+            for work in self.plan.workloads:
+                if block < self.most + self.repeats(work):
+                    yield work, block
+
+    def look(self, work: Workload) -> None:
+        """Judge a workload; where more blocks may decide it, plan those up to the next look."""
+        reached = self.goal[work.text]
+        table = store.frame(trial for trial in _past(self.plan).values() if trial.workload == work.text)
+        open_ones = [v for v in verdicts(self.plan, table, self.judge) if v.word == "INCONCLUSIVE"]
+        self.undecided.pop(work.text, None)
+        if open_ones:
+            self.undecided[work.text] = f"{work.text}: {len(open_ones)} arm(s) undecided after {reached} blocks"
+        if reached < self.most and any(v.blocks_needed is not None for v in open_ones):
+            self.goal[work.text] = next(look for look in self.plan.looks if look > reached)
+            self.left[work.text] += sum(self.lacks(work, block) for block in range(reached, self.goal[work.text]))
 
     def measure_all(self) -> Done:
         """Go through the blocks until all is measured or the budget is spent."""
@@ -270,6 +350,7 @@ class _Session:
             reused=self.reused,
             spoiled_blocks=sum(map(len, self.spoiled.values())),
             stopped=stopped,
+            undecided=tuple(self.undecided.values()),
         )
 
     def measure_block(self, work: Workload, block: int) -> None:
@@ -358,7 +439,7 @@ def _past(made: Plan) -> dict[str, Trial]:
     """Return the trials of a plan, repeated blocks included, that its ledger holds; by key, in the order they ran."""
     if not made.ledger.exists():
         return {}
-    blocks = range(2 * made.spec.blocks)
+    blocks = range(2 * made.looks[-1])
     wanted = {key for work in made.workloads for block in blocks for key in made.keys(work, block)}
     known = (record for record in store.records(made.ledger) if isinstance(record, Trial))
     return {trial.trial_key: trial for trial in known if trial.trial_key in wanted}

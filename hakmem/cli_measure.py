@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from hakmem import allocators, arms, campaign, console, machine, run, stats, store, terminal, verdict, workload
+from hakmem import allocators, arms, campaign, console, machine, run, stats, store, terminal, workload
 from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.campaign import CampaignSpec
@@ -74,6 +74,9 @@ def sweep(
     profile: console.Profile = "quick",
     seed: Annotated[int | None, typer.Option(help="Of the order of the trials.")] = None,
     study: Annotated[str | None, typer.Option(help="Names the ledger data/runs/STUDY.jsonl.")] = None,
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Add blocks until each verdict is decided or the budget is spent.")
+    ] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Show what would be measured, and how long it takes.")
     ] = False,
@@ -90,6 +93,7 @@ def sweep(
         "allocators": _split(allocator),
     }
     rest = {"blocks": blocks, "budget_minutes": budget_minutes, "profile": profile, "seed": seed, "study": study}
+    rest |= {"until_decided": until_decided}
     made = campaign.plan(CampaignSpec.checked({k: v for k, v in (asked | rest).items() if v is not None}))
     if plan_only:
         whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})
@@ -99,7 +103,7 @@ def sweep(
         return
     done = _measure(made, as_json)
     rows = campaign.rows(made)
-    judged = verdict.lean(rows, min(made.spec.target_mb))
+    judged = campaign.verdicts(made, rows)
     console.emit(
         {"done": done.model_dump(mode="json"), "verdicts": [one.model_dump(mode="json") for one in judged]},
         as_json,
@@ -230,6 +234,7 @@ def _ended(done: campaign.Done) -> str:
     parts = [f"measured {done.measured} trials, {done.reused} were in {done.ledger}"]
     parts += [f"{done.spoiled_blocks} block(s) were spoiled"] if done.spoiled_blocks else []
     parts += [f"ended early: {done.stopped}"] if done.stopped else []
+    parts += done.undecided
     return "; ".join(parts)
 
 

@@ -5,12 +5,13 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from hakmem import allocators, gates, workload
+from hakmem import allocators, arms, gates, workload
 from hakmem.arms import DECOMMIT, LEAN, SHORT, TARGET
 from hakmem.errors import BadParameter, did_you_mean
 from hakmem.workload import Profile
 
 PEERS = "peers"
+STUDY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"  # names a ledger
 BLOCKS: dict[Profile, int] = {"smoke": 2, "quick": 5, "full": 10}
 BUDGET_MINUTES: dict[Profile, float] = {"smoke": 0.4, "quick": 3.5, "full": 22}
 
@@ -22,7 +23,7 @@ class Parameters(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-    study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    study: str = Field(pattern=STUDY)
     blocks: int = Field(ge=1, le=10_000)
     budget_minutes: float = Field(gt=0, le=7 * 24 * 60)
     profile: Profile = "quick"
@@ -61,9 +62,10 @@ class CampaignSpec(Parameters):
     One value may stand for a list of one, text is split at blanks, and YAML's false for OFF is understood. `allocators`
     are names of `hakmem.allocators`, and ``peers`` for every peer installed here; the first one is the baseline.
     `gates` maps any other gate to the values to sweep; `under` sets gates of every hakmem arm, the baseline too.
+    `until_decided` adds blocks, up to four times `blocks`, until each verdict is decided or the budget is spent.
     """
 
-    study: str = Field(default="lean_sweep", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    study: str = Field(default="lean_sweep", pattern=STUDY)
     workloads: tuple[str, ...] = ("mixed:ws=400", "mixed:ws=100000", "ramp", "phases")
     lean: tuple[int, ...] = (0, 1)
     decommit: tuple[str, ...] = ("FREE", "DONTNEED", "OFF")
@@ -71,6 +73,7 @@ class CampaignSpec(Parameters):
     gates: dict[str, tuple[str, ...]] = {}
     under: dict[str, str] = {}
     allocators: tuple[str, ...] = ("hakmem", "system", PEERS)
+    until_decided: bool = False
 
     @field_validator("workloads", "allocators", mode="before")
     @classmethod
@@ -117,6 +120,67 @@ class CampaignSpec(Parameters):
         if linked and preloaded:
             raise ValueError(f"linked and preloaded arms do not compare: {' '.join(linked)}, {' '.join(preloaded)}")
         return tuple(_unique(given))
+
+
+class GateSpec(Parameters):
+    """One gate, A against B: A is the gate's default, B each of `values` (None: all others that it takes).
+
+    `under` sets further gates of both sides, such as LEAN: 1 for a gate that only Lean reads. `margin` is the change
+    that matters, as a fraction.
+    """
+
+    study: str = Field(default="gate_ab", pattern=STUDY)
+    gate: str = "ALLOC_PASSDOWN_SSOT"
+    values: tuple[str, ...] | None = None
+    under: dict[str, str] = {}
+    workloads: tuple[str, ...] = ("mixed:ws=400", "mixed:ws=100000", "larson", "pc")
+    margin: float = Field(default=0.01, gt=0, le=0.5)
+
+    @field_validator("values", "workloads", mode="before")
+    @classmethod
+    def _lists(cls, given: object) -> list[object] | None:
+        return None if given is None else _listed(given)
+
+    @field_validator("under", mode="before")
+    @classmethod
+    def _fixed_gates(cls, given: object) -> dict[str, str]:
+        return fixed(given)
+
+    @field_validator("gate")
+    @classmethod
+    def _known_gate(cls, given: str) -> str:
+        return gates.table().gate(SHORT.get(given, given)).env
+
+    @field_validator("workloads")
+    @classmethod
+    def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_unique(workload.parse(text).text for text in given))
+
+    @model_validator(mode="after")
+    def _something_differs(self) -> Self:
+        if self.gate in self.under:
+            raise ValueError(f"{self.gate} is what is compared, it cannot stand in `under` too")
+        settings, _ = arms.product({**{name: [value] for name, value in self.under.items()}, self.gate: self.sides()})
+        if len(settings) < 2:
+            lean = " (only Lean reads it: under={LEAN: 1})" if self.gate.startswith(arms.LEAN_ONLY) else ""
+            raise ValueError(f"{self.gate}={', '.join(self.sides())} cannot differ from its default here{lean}")
+        return self
+
+    def sides(self) -> list[str]:
+        """Return the values compared, the default first."""
+        gate = gates.table().gate(self.gate)
+        if self.values is None and gate.type == "INT":
+            raise ValueError(f"{gate.env} takes {gate.allowed_text}: name the values to compare, such as values: [1]")
+        others = gate.allowed if self.values is None else self.values
+        return _unique([gate.default, *map(gate.value, others)])
+
+    def campaign(self) -> CampaignSpec:
+        """Return the sweep that answers it."""
+        own = {LEAN: "lean", DECOMMIT: "decommit", TARGET: "target_mb"}.get(self.gate)
+        swept = {own: self.sides()} if own else {"gates": {self.gate: self.sides()}}
+        lean = {"lean": 0, "decommit": "FREE", "target_mb": 10} | swept
+        same = self.model_dump(include={"study", "under", "workloads", "blocks", "budget_minutes", "profile", "seed"})
+        return CampaignSpec.checked({**same, **lean, "allocators": "hakmem"})
 
 
 def fixed(given: object) -> dict[str, str]:

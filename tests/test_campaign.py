@@ -9,15 +9,18 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
-from hakmem import allocators, campaign, store
+from hakmem import allocators, campaign, store, verdict
 from hakmem.allocators import Peer
 from hakmem.campaign import Plan
 from hakmem.errors import BadGate, LedgerError, MissingTool, TrialFailed
 from hakmem.run import measuring_cpu
 from hakmem.study import CampaignSpec
+from hakmem.verdict import Verdict
 
 TINY = {
     "study": "tiny",
@@ -135,6 +138,50 @@ def test_the_budget_ends_a_study_between_blocks_and_counts_what_was_spent(tmp_pa
     assert done.measured == ARMS * 2  # the first block of each workload is always completed
     assert done.stopped is not None and "budget" in done.stopped
     assert campaign.run(made, quiet=True).measured == 0
+
+
+class Settles:
+    """Judges really, but says when a verdict counts as decided; remembers what it may spend."""
+
+    def __init__(self, workload: str, at: int) -> None:
+        self.workload, self.at, self.spent = workload, at, {}
+
+    def __call__(self, rows: pd.DataFrame, alpha: float) -> list[Verdict]:
+        blocks = int(rows["block"].nunique())
+        self.spent[blocks] = alpha
+        decided = rows["workload"].iloc[0] != self.workload or blocks >= self.at
+        change = {"word": "GO"} if decided else {"word": "INCONCLUSIVE", "blocks_needed": 1}
+        return [found.model_copy(update=change) for found in verdict.lean(rows, 10, alpha)]
+
+
+def test_blocks_are_added_until_each_verdict_is_decided(tmp_path: Path) -> None:
+    made = plan(tmp_path, blocks=2, until_decided=True, decommit=["OFF"], target_mb=[10])
+    assert made.looks == (2, 3, 4, 6, 8)
+    judge = Settles("mixed:ws=50,cycles=20000", at=4)
+    done = campaign.run(made, quiet=True, judge=judge)
+    rows = campaign.rows(made)
+    planned = rows[rows["block"] < 8].groupby("workload")["block"].nunique()
+    assert dict(planned) == {"mixed:ws=50,cycles=20000": 4, "ramp:n=2000,churn_ops=100": 2}
+    assert done.undecided == ()
+    assert judge.spent[2] < judge.spent[3] < judge.spent[4] < 0.05
+    assert campaign.run(made, quiet=True, judge=judge).measured == 0  # what is decided stays so
+    never = campaign.run(made, quiet=True, judge=Settles("mixed:ws=50,cycles=20000", at=99))
+    assert never.undecided == ("mixed:ws=50,cycles=20000: 1 arm(s) undecided after 8 blocks",)
+
+
+def test_looking_often_errs_no_more_often_than_looking_once(tmp_path: Path) -> None:
+    """A/A data, 3000 studies: the share in which any look calls a difference is at most alpha."""
+    made = plan(tmp_path, blocks=10, until_decided=True)
+    draws = np.random.default_rng(5).standard_normal((3000, made.looks[-1]))
+    called = np.zeros(3000, dtype=bool)
+    naive = called.copy()
+    for n in made.looks:
+        p = ttest_1samp(draws[:, :n], 0, axis=1).pvalue
+        called |= p < campaign.alpha(made, n)
+        naive |= p < campaign.ALPHA
+    assert called.mean() <= campaign.ALPHA + 2 * (0.05 * 0.95 / 3000) ** 0.5
+    assert naive.mean() > 0.09  # what the spending is for
+    assert campaign.alpha(plan(tmp_path), 4) == campaign.ALPHA
 
 
 def test_a_long_trial_has_a_series(tmp_path: Path) -> None:
