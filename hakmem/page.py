@@ -26,6 +26,7 @@ __all__ = [
     "CARD",
     "Html",
     "banner",
+    "beside",
     "downloads",
     "findings",
     "plan",
@@ -141,6 +142,11 @@ def verdicts(found: Sequence[Verdict]) -> Html:
         for v in found
     )
     return Html(table_html(table, "Every verdict"))
+
+
+def beside(table: pd.DataFrame) -> Html:
+    """Show published figures beside today's, as `reference.beside` gives them."""
+    return Html(table_html(table, "Published figures beside today's"))
 
 
 def prices(table: pd.DataFrame) -> Html:

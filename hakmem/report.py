@@ -26,13 +26,14 @@ from traitlets.config import Config
 from hakmem import paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.page import SIZE_LIMIT
-from hakmem.study import CampaignSpec, Parameters
+from hakmem.study import CampaignSpec, GateSpec, Parameters
 
 __all__ = ["find", "html", "output_of", "own_kernel", "parameters", "render"]
 
 Spec = TypeVar("Spec", bound=Parameters)
 MODELS: dict[str, type[Parameters]] = {  # what checks the parameters of a notebook
     "20_lean_sweep": CampaignSpec,
+    "50_gate_ab": GateSpec,
 }
 INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be
 TEMPLATES = Path(__file__).parent / "templates"

@@ -74,6 +74,18 @@ def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path)
     assert len(again[again["build"] == rows["build"].iloc[0]]) == len(rows)  # nothing was measured twice
 
 
+def test_a_gate_is_judged_beside_the_published_figure(study: str, tmp_path: Path) -> None:
+    given = {"study": study, "workloads": ["mixed:ws=400"], "values": ["OFF", "TOUCH"], "gate": "SS_PREWARM"}
+    text = report.render("50_gate_ab", given | {"profile": "smoke"}, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    assert set(rows["arm"]) == {"hakmem", "hakmem SS_PREWARM=OFF", "hakmem SS_PREWARM=TOUCH"}
+    found = {v.arm: v for v in verdict.ab(rows)}
+    touch = found["hakmem SS_PREWARM=TOUCH"]
+    assert touch.bite and touch.memory and touch.memory.estimate > 100  # touched SuperSlabs are resident
+    assert all(v.word in text and v.bite_words.split("→")[0].strip() in text for v in found.values())
+    assert "-0.46" in text and text.count("<figure") == 4 and "This step failed" not in text
+
+
 def test_papermill_alone_takes_yaml_s_false_for_off(study: str, tmp_path: Path) -> None:
     arms = "decommit: [OFF, DONTNEED], target_mb: 8, allocators: [hakmem]"
     yaml = f"{{study: {study}, {arms}, workloads: 'mixed:ws=400,cycles=200000'}}"
