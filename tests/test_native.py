@@ -1,12 +1,15 @@
 """The allocator as programs meet it: misuse is caught, real programs run unchanged, gates are read with care."""
 
 import fcntl
+import importlib.util
 import os
 import re
 import resource
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,7 +110,20 @@ NODE = """const a = [];
 for (let i = 0; i < 50000; i++) a.push({i, s: 'x'.repeat(i % 100)});
 console.log(JSON.stringify(a).length)
 """
-C_SOURCE = "".join(f"int f{i}(int x) {{ return x < 2 ? x : f{i}(x - 1) + f{i}(x - 2) * {i}; }}\n" for i in range(300))
+TCL = "for {set i 0} {$i < 20000} {incr i} {lappend a([expr {$i % 97}]) [string repeat x [expr {$i % 50}]]}\n" + (
+    "foreach k [lsort [array names a]] {puts [string length $a($k)]}\n"
+)
+CXX_SOURCE = """#include <map>
+#include <string>
+#include <vector>
+std::map<std::string, std::vector<int>> f(int n) {
+    std::map<std::string, std::vector<int>> m;
+    for (int i = 0; i < n; i++) m[std::to_string(i)].push_back(i);
+    return m;
+}
+"""
+LINES = "".join(f"{i * 7919 % 10007} {i * 31 % 1009} line {i}\n" for i in range(60000))
+C_SOURCE = "".join(f"int f{i}(int x) {{ return x < 2 ? x : f{i}(x - 1) + f{i}(x - 2) * {i}; }}\n" for i in range(25))
 THREADS = """
 import concurrent.futures, hashlib, json
 with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -124,6 +140,16 @@ PROGRAMS: dict[str, tuple[list[str], str]] = {
     "bash": (["bash", "-c", BASH], ""),
     "lua": (["lua5.4", "-e", LUA], ""),
     "node": (["node", "-e", NODE], ""),
+    "g++": (["g++", "-O1", "-x", "c++", "-S", "-o", "-", "-"], CXX_SOURCE),
+    "ls": (
+        ["ls", "-lan", "--time-style=+", "/usr/lib", "/usr/bin"],
+        "",
+    ),  # a library of it allocates before anybody else
+    "sort": (["sort", "--parallel=4", "-S", "1M", "-k2"], LINES),
+    "xz": (["sh", "-c", "xz -T2 -c | xz -dc"], LINES),
+    "jq": (["jq", "-S", "[.list[] | {name, twice: (.id * 2)}] | group_by(.twice % 7) | map(length)"], JSON),
+    "openssl": (["openssl", "dgst", "-sha3-256"], LINES),
+    "tclsh": (["tclsh"], TCL),
 }
 
 
@@ -156,6 +182,103 @@ def test_real_programs_do_not_notice(name: str, gates: str, tmp_path: Path) -> N
         outputs.append((done.returncode, done.stdout, done.stderr))
     assert outputs[0] == outputs[1]
     assert outputs[0][0] == 0 and outputs[0][1]
+
+
+def redis_answers(gates: str, library: Path | None, where: Path) -> tuple[str, ...]:
+    """Serve a benchmark and a session whose answers are known; shut down by command, without an error."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    where.mkdir()
+    address = ["127.0.0.1", "-p", port]
+    serve = ["redis-server", "--bind", "127.0.0.1", "--port", port, "--save", "", "--dir", str(where)]
+    load = ["redis-benchmark", "-h", *address, "-n", "1000", "-c", "20", "-r", "500", "-d", "300", "--csv"]
+    client = ["redis-cli", "-h", *address]
+    fill = "for i = 1, 20000 do redis.call('hset', 'h' .. i % 50, i, string.rep('x', i % 400)) end"
+    sums = (
+        "local n = 0 for i = 0, 49 do for _, v in ipairs(redis.call('hvals', 'h' .. i)) do n = n + #v end end return n"
+    )
+    session = [["flushall"], ["eval", fill, "0"], ["hlen", "h7"], ["hget", "h7", "1207"], ["set", "k", "y" * 100_000]]
+    session += [["append", "k", "z"], ["strlen", "k"], ["lpush", "l", *map(str, range(500))], ["sort", "l", "desc"]]
+    session += [["save"], ["debug", "reload"], ["eval", sums, "0"], ["unlink", "k"], ["flushall", "async"], ["dbsize"]]
+    options = {"env": environment(GATES[gates], library), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen([*serve, "--enable-debug-command", "local"], text=True, **options) as server:
+        try:
+            for _ in range(100):
+                if subprocess.run([*client, "ping"], capture_output=True).stdout == b"PONG\n":
+                    break
+                time.sleep(0.05)
+            preloaded = str(LIBRARY) in Path(f"/proc/{server.pid}/maps").read_text()
+            assert preloaded == (library is not None)
+            served = subprocess.run(load, capture_output=True, text=True, timeout=100)
+            assert served.returncode == 0 and '"LPUSH"' in served.stdout, served.stderr
+            answers = tuple(run([*client, *command], {}, library=None).stdout for command in session)
+            run([*client, "shutdown", "nosave"], {}, library=None)
+            log, _ = server.communicate(timeout=60)
+        finally:
+            server.kill()
+    assert server.returncode == 0, log
+    return answers
+
+
+@pytest.mark.parametrize("gates", ["default", "lean-dontneed"])
+def test_redis_serves_its_benchmark(gates: str, tmp_path: Path) -> None:
+    for program in ("redis-server", "redis-benchmark", "redis-cli"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    answers = redis_answers(gates, LIBRARY, tmp_path / "hakmem")
+    assert answers == redis_answers(gates, None, tmp_path / "system")
+    assert answers[2:4] == ("400\n", "x" * 7 + "\n") and answers[-1] == "0\n"
+
+
+@pytest.mark.parametrize("gates", ["default", "lean-dontneed"])
+def test_python_passes_its_own_tests(gates: str, tmp_path: Path) -> None:
+    """Modules of the language's own suite that lean on threads, C types, processes, collections and big strings."""
+    if importlib.util.find_spec("test.test_json") is None:
+        pytest.skip("this python3 came without its tests")
+    modules = [
+        "test_json",
+        "test_ctypes",
+        "test_thread",
+        "test_threading_local",
+        "test_deque",
+        "test_bytes",
+        "test_set",
+    ]
+    done = run([sys.executable, "-m", "test", "-j2", *modules], GATES[gates], cwd=tmp_path)
+    assert done.returncode == 0 and "Result: SUCCESS" in done.stdout, done.stdout + done.stderr
+
+
+MULTIPROCESSING = """
+import multiprocessing
+def work(n): return sum(len(str(i)) for i in range(n)), [n] * (n % 100)
+if __name__ == "__main__":
+    for how in ("fork", "spawn"):
+        with multiprocessing.get_context(how).Pool(3) as pool:
+            print(sum(total + len(part) for total, part in pool.map(work, range(300))))
+"""
+
+
+@pytest.mark.parametrize("gates", ["default", "lean-dontneed"])
+def test_processes_that_fork_and_spawn(gates: str, tmp_path: Path) -> None:
+    script = tmp_path / "pools.py"
+    script.write_text(MULTIPROCESSING)
+    done, expected = (run([sys.executable, script], GATES[gates], library=library) for library in (LIBRARY, None))
+    assert done.stdout.count("\n") == 2 and done.returncode == 0
+    assert (done.stdout, done.stderr) == (expected.stdout, "")
+
+
+@pytest.mark.parametrize("gates", ["default", "lean-dontneed"])
+@pytest.mark.parametrize("name", ["python3-threads", "sqlite3", "perl", "lua", "git", "gcc", "g++"])
+def test_real_programs_under_512_mb_of_addresses(name: str, gates: str, tmp_path: Path) -> None:
+    command, text = PROGRAMS[name]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    if name == "git":
+        make_repository(tmp_path / "repository")
+    limited = ["sh", "-c", 'ulimit -v 524288 && exec "$@"', "sh", *command]
+    done = run(limited, GATES[gates], cwd=tmp_path, text=text)
+    assert done.returncode == 0 and done.stdout and not done.stderr, done.stderr
 
 
 def test_the_preload_is_in_force() -> None:
