@@ -46,6 +46,9 @@ unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed);
  * freed, finds pages in longer runs, and leaves little behind. */
 size_t policy_step(size_t smallest, size_t resident);
 
+/* Whether what was noticed at `since` (0: nothing yet) is older than `limit`. */
+bool policy_is_due(uint64_t since, uint64_t now, uint64_t limit);
+
 /* Blocks fetched at a miss: about `bytes` worth, 1..128, no more than half the cap. */
 unsigned policy_batch(size_t block_size, size_t bytes, unsigned cap);
 

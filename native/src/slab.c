@@ -498,19 +498,34 @@ void slab_purge(size_t goal) {
         if (peek(&classes[c].candidates)) purge_class(&classes[c], partly);
 }
 
+/* Free pages age from the first time they are noticed; a purge starts the clock anew. */
+static bool too_old(void) {
+    static uint64_t noticed;
+    uint64_t limit = (uint64_t)gate(G_SS_LEAN_DECAY_MS) * 1000000, now, since = peek(&noticed);
+    if (!limit || !peek(&freed_since_purge)) return false;
+    now = os_now_coarse_ns();
+    if (!policy_is_due(since, now, limit)) {
+        if (!since) poke(&noticed, now);
+        return false;
+    }
+    poke(&noticed, 0);
+    return true;
+}
+
 void slab_purge_if_over(void) {
-    if (!ss_excess()) {
+    bool old = too_old(), over = ss_excess() > 0;
+    if (!over && !old) {
         STAT(early_under_target);
         return;
     }
-    size_t freed = peek(&freed_since_purge), before = ss_resident_bytes(), step = peek(&purge_step);
+    size_t freed = peek(&freed_since_purge), before = ss_resident_bytes();
     uint64_t t0;
-    if (freed < step || !ss_may_purge(&t0)) return;
+    if ((freed < peek(&purge_step) && !old) || !ss_may_purge(&t0)) return;
     poke(&freed_since_purge, 0);
     slab_purge(PURGE_ALL);
     size_t after = ss_resident_bytes();
     poke(&purge_step, policy_step(PURGE_STEP_BYTES, after));
-    ss_purge_done(t0, before - after < freed / 4);
+    ss_purge_done(t0, over && before - after < freed / 4);
 }
 
 size_t slab_trim(void) {
