@@ -139,7 +139,7 @@ def _sources(native: Path) -> list[Path]:
     makefile = native / "Makefile"
     if not makefile.is_file():
         raise BuildFailed(f"no {makefile}: there is nothing to compile")
-    tops = [native / name for name in ("src", "include", "bench")]
+    tops = [native / name for name in ("src", "include", "bench", "record")]
     return [makefile, *sorted(file for top in tops for file in top.rglob("*") if file.is_file())]
 
 

@@ -145,7 +145,7 @@ def shape(given: Events, slots: int, points: int = 1000) -> Shape:
     at = np.unique(np.linspace(1, max(1, len(given)), max(1, min(points, len(given)))).astype(np.int64))
     curve = np.zeros((2, len(at)), np.int64)
     totals = np.zeros(4, np.int64)
-    held = (np.full(slots, -1, np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.uint16))
+    held = (np.full(slots, -1, np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.int64))
     _shape(given, *held, ops, sizes, lifetimes, joint, at, curve, totals)
     return Shape(ops, sizes, lifetimes, joint, at, curve[0], curve[1], *(int(value) for value in totals))
 
@@ -176,23 +176,26 @@ def _bucket_low(number):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _shape(given, born, held, owner, ops, sizes, lifetimes, joint, at, curve, totals):  # type: ignore[no-untyped-def]
     clock, live, blocks, point = 0, np.int64(0), 0, 0
+    threads = np.arange(1 << 16)  # who bears a thread's number: another one after each exit
     for i in range(len(given)):
         event = given[i]
         op, slot = event.op, event.slot
         ops[op] += 1
         if op in (FREE, REALLOC):
             totals[3] += 1
-            totals[2] += owner[slot] != event.thread
+            totals[2] += owner[slot] != threads[event.thread]
             life = bucket(clock - born[slot])
             lifetimes[life] += 1
             joint[bucket(held[slot]), life] += 1
             live -= held[slot]
             blocks -= 1
             born[slot] = -1
+        if op == EXIT:
+            threads[event.thread] += 1 << 16
         if op <= ALIGNED:
             clock += 1
             size = np.int64(event.size)
-            born[slot], held[slot], owner[slot] = clock, size, event.thread
+            born[slot], held[slot], owner[slot] = clock, size, threads[event.thread]
             sizes[bucket(size)] += 1
             live += size
             blocks += 1
