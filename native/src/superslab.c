@@ -121,12 +121,16 @@ size_t ss_excess(void) {
 
 policy_pressure ss_pressure(void) { return peek(&pressure); }
 
+/* Empty SuperSlabs that Lean leaves resident below the target. */
+static size_t superslabs_to_keep(void) {
+    return policy_reserve((int)gate(G_SS_EMPTY_RESERVE), &pulse, os_now_coarse_ns()) + (size_t)gate(G_SS_CACHE_GLOBAL);
+}
+
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
     (void)ss, (void)class_idx; /* SuperSlabs are shared by all classes here */
     if (!ss_lean_releases()) return true;
     if (ss_excess()) return false;
-    unsigned keep = policy_reserve((int)gate(G_SS_EMPTY_RESERVE), &pulse, os_now_coarse_ns());
-    return kind_count[SS_DIRTY] < keep + (size_t)gate(G_SS_CACHE_GLOBAL);
+    return kind_count[SS_DIRTY] < superslabs_to_keep();
 }
 
 static bool released_reads_zero(void) { return !(lean && ss_mem_lean_decommit_mode() == DECOMMIT_FREE); }
@@ -383,7 +387,9 @@ void ss_units_free(size_t first, unsigned k) {
         emptied(ss);
     } else {
         list_partial(ss);
-        if (ss_lean_releases() && (free_resident > DIRTY_SLACK_UNITS * UNIT_SIZE || ss_excess())) (void)release_free_units(ss);
+        if (ss_lean_releases() &&
+            (ss_excess() || free_resident > DIRTY_SLACK_UNITS * UNIT_SIZE + superslabs_to_keep() * ss_bytes()))
+            (void)release_free_units(ss);
     }
     unlock(&ss_lock);
 }
