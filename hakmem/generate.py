@@ -383,32 +383,36 @@ GENERATORS: dict[str, type[Generator]] = {
 }
 
 
-def generator(name: str, parameters: dict[str, Any]) -> Generator:
+def checked(name: str, parameters: dict[str, Any], known: dict[str, type[Generator]] = GENERATORS) -> Generator:
     """Check a generator's parameters.
+
+    Parameters
+    ----------
+    name : str
+    parameters : dict
+        What is not given has its default.
+    known : dict
+        The generators there are.
 
     Raises
     ------
     BadTrace
         Unknown name or parameter, or a value out of its range; the message lists what is allowed.
     """
-    if name not in GENERATORS:
-        raise BadTrace(f"unknown generator {name!r}{did_you_mean(name, GENERATORS)}; there are {', '.join(GENERATORS)}")
-    return checked(name, GENERATORS[name], parameters)
-
-
-def checked(name: str, kind: type[Generator], parameters: dict[str, Any]) -> Generator:
-    """Validate parameters, with the refusal in one sentence."""
+    if name not in known:
+        raise BadTrace(f"unknown generator {name!r}{did_you_mean(name, known)}; there are {', '.join(known)}")
+    fields = known[name].model_fields
     for given in parameters:
-        if given not in kind.model_fields:
-            meant, known = did_you_mean(given, kind.model_fields), ", ".join(kind.model_fields)
-            raise BadTrace(f"generator {name}: unknown parameter {given!r}{meant}; there are {known}")
+        if given not in fields:
+            meant = did_you_mean(given, fields)
+            raise BadTrace(f"generator {name}: unknown parameter {given!r}{meant}; there are {', '.join(fields)}")
     try:
-        return kind.model_validate(parameters)
+        return known[name].model_validate(parameters)
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadTrace(
-            f"generator {name}: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}"
-        ) from error
+        where = ".".join(map(str, first["loc"]))
+        given = f"{where}={parameters[where]!r}" if where in parameters else where
+        raise BadTrace(f"generator {name}: {given}: {first['msg']}") from error
 
 
 def make(name: str, of: Generator, path: Path, told: Told | None = None, notes: dict[str, Any] | None = None) -> None:

@@ -447,9 +447,10 @@ def fleet(out, s, rng, births, weight, start, sizes, rates, group_of, bound, fir
         while at >= bound[group] * counts[group]:
             at -= bound[group] * counts[group]
             group += 1
-        place = first[group] + at // bound[group]
+        which = np.int64(np.uint64(at) // np.uint64(bound[group]))
+        place = first[group] + which
         slot = live[place]
-        if at % bound[group] < rates[size_of[slot]]:
+        if at - which * bound[group] < rates[size_of[slot]]:
             counts[group] -= 1
             live[place] = live[first[group] + counts[group]]
             free_ids[s[1]] = slot

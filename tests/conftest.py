@@ -9,7 +9,7 @@ from hypothesis import settings
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-for name in list(os.environ):
+for name in set(os.environ) - {"HAKMEM_FLEETBENCH"}:  # where tests find published data
     if name.startswith(("HAKMEM_", "MALLOC_", "MAKE")) or name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MFLAGS", "PROFILE"):
         del os.environ[name]
 os.environ["MPLBACKEND"] = "Agg"

@@ -47,7 +47,7 @@ SHA256 = {
 
 
 def made(name: str, piece: int | None = None, **changes: Any) -> tuple[Events, generate.Stream]:
-    stream = generate.generator(name, SMALL[name] | changes).stream()
+    stream = generate.checked(name, SMALL[name] | changes).stream()
     pieces = stream.pieces() if piece is None else by_piece(stream, piece)
     return np.concatenate([part.copy() for part in pieces]), stream
 
@@ -91,19 +91,19 @@ def test_the_seed_matters(name: str) -> None:
 
 def test_a_file_tells_how_it_was_made(tmp_path: Path) -> None:
     path, told = tmp_path / "x.trace.zst", []
-    of = generate.generator("zipf", SMALL["zipf"] | {"seed": 5})
+    of = generate.checked("zipf", SMALL["zipf"] | {"seed": 5})
     generate.make("zipf", of, path, told=lambda done, total: told.append((done, total)), notes={"why": "test"})
     read = trace.read(path)
     assert read.header.origin.parameters["live"] == 900 and read.header.origin.notes == {"why": "test"}
     assert (read.header.seed, read.header.warm, read.header.events) == (5, 900, 6000)
     assert (read.events == made("zipf", seed=5)[0]).all()
     assert told[-1] == (6000, 6000)
-    again = generate.generator(read.header.origin.generator, read.header.origin.parameters)
+    again = generate.checked(read.header.origin.generator, read.header.origin.parameters)
     assert again == of
 
 
 def test_a_long_trace_comes_in_pieces() -> None:
-    stream = generate.generator("mixed", {"cycles": 10**11}).stream()
+    stream = generate.checked("mixed", {"cycles": 10**11}).stream()
     first = next(stream.pieces())
     assert stream.events == 11 * 10**10 and len(first) == generate.PIECE
 
@@ -119,7 +119,7 @@ def test_a_long_trace_comes_in_pieces() -> None:
 )
 def test_bad_parameters_are_refused_in_words(name: str, parameters: dict[str, Any], said: str) -> None:
     with pytest.raises(BadTrace, match=said):
-        generate.generator(name, parameters)
+        generate.checked(name, parameters)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_bad_parameters_are_refused_in_words(name: str, parameters: dict[str, An
 )
 def test_parameters_that_contradict_each_other_are_refused(name: str, parameters: dict[str, Any], said: str) -> None:
     with pytest.raises(BadTrace, match=said):
-        generate.generator(name, parameters).stream()
+        generate.checked(name, parameters).stream()
 
 
 # ---- the populations -------------------------------------------------------------------------------------------------

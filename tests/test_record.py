@@ -70,7 +70,7 @@ def test_a_generator_tells_the_same_story_as_the_driver(
     native: Build, tmp_path: Path, driver: str, arguments: list[str], name: str, parameters: dict[str, Any]
 ) -> None:
     [seen] = recorded(native, tmp_path / "x.trace", native.driver(driver, "system"), *arguments)
-    generate.make(name, generate.generator(name, parameters), tmp_path / "made.trace")
+    generate.make(name, generate.checked(name, parameters), tmp_path / "made.trace")
     made = told(trace.read(tmp_path / "made.trace").events)
     story = told(seen.events)
     if name == "mixed":  # the driver's table of slots is no part of the sequence
@@ -113,7 +113,7 @@ def test_threads_their_ends_and_frees_across_them_are_seen(native: Build, tmp_pa
 
 def test_a_replay_with_threads_frees_the_very_blocks_in_the_very_threads(native: Build, tmp_path: Path) -> None:
     given = {"events": 40_000, "size": 77, "backlog": 256}
-    generate.make("producer_consumer", generate.generator("producer_consumer", given), tmp_path / "pc.trace")
+    generate.make("producer_consumer", generate.checked("producer_consumer", given), tmp_path / "pc.trace")
     original = trace.read(tmp_path / "pc.trace").events
     driver = native.driver("replay", "system")
     [seen] = recorded(native, tmp_path / "x.trace", driver, f"--trace={tmp_path / 'pc.trace'}")

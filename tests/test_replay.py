@@ -63,7 +63,7 @@ def result(native: Build, path: Path, *more: str, allocator: str = "system") -> 
 @pytest.mark.parametrize("allocator", ["system", "hakmem", "hakmem_minimal"])
 def test_every_generated_trace_replays(native: Build, tmp_path: Path, name: str, allocator: str) -> None:
     path = tmp_path / "x.trace"
-    generate.make(name, generate.generator(name, SMALL[name]), path)
+    generate.make(name, generate.checked(name, SMALL[name]), path)
     read = trace.read(path)
     said = result(native, path, allocator=allocator)
     timed = read.events["op"][read.header.warm :]
@@ -94,7 +94,7 @@ def test_an_empty_trace_and_sizes_of_zero_replay(native: Build, tmp_path: Path) 
 @pytest.mark.parametrize("name", ["mixed", "server", "fragmenter"])
 def test_the_same_trace_on_the_same_allocator_gives_the_same_counters(native: Build, tmp_path: Path, name: str) -> None:
     path = tmp_path / "x.trace"
-    generate.make(name, generate.generator(name, SMALL[name] | ({"threads": 1} if name == "server" else {})), path)
+    generate.make(name, generate.checked(name, SMALL[name] | ({"threads": 1} if name == "server" else {})), path)
     first, second = (result(native, path, allocator="hakmem_observe")["allocator"] for _ in range(2))
     assert first["counters"] and sum(first["counters"].values()) > 0
     assert first["counters"] == second["counters"] and first["timed"] == second["timed"]
@@ -110,7 +110,7 @@ def test_the_trace_adds_nothing_to_the_memory_that_is_measured(native: Build, tm
 
 
 def test_memory_is_read_where_asked(native: Build, tmp_path: Path) -> None:
-    generate.make("mixed", generate.generator("mixed", SMALL["mixed"]), tmp_path / "x.trace")
+    generate.make("mixed", generate.checked("mixed", SMALL["mixed"]), tmp_path / "x.trace")
     phases = result(native, tmp_path / "x.trace", "--rss-marks=5")["phases"]
     assert [phase["name"] for phase in phases] == ["warm", *(f"rss{i}" for i in range(1, 6)), "done"]
     assert all(phase["rss_kb"] > 0 for phase in phases)
@@ -118,7 +118,7 @@ def test_memory_is_read_where_asked(native: Build, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mixed", "larson"])
 def test_latencies_are_ordered_and_tell_the_cost_of_the_clock(native: Build, tmp_path: Path, name: str) -> None:
-    generate.make(name, generate.generator(name, SMALL[name]), tmp_path / "x.trace")
+    generate.make(name, generate.checked(name, SMALL[name]), tmp_path / "x.trace")
     extra = result(native, tmp_path / "x.trace", "--latency=1")["extra"]
     for what in ("alloc", "free"):
         quantiles = [extra[f"{what}_{part}_ns"] for part in ("p50", "p99", "p999", "p9999")]

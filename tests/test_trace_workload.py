@@ -13,7 +13,7 @@ from hakmem.errors import BadParameter, BadTrace
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
     path = tmp_path / "server.trace.zst"
-    generate.make("server", generate.generator("server", {"events": 50_000, "threads": 2}), path)
+    generate.make("server", generate.checked("server", {"events": 50_000, "threads": 2}), path)
     return path
 
 
@@ -58,7 +58,7 @@ def test_a_sweep_takes_traces_beside_drivers(packed: Path, tmp_path: Path, monke
 
 def test_another_content_under_the_same_name_is_another_trial(packed: Path) -> None:
     before = workload.parse(f"trace:{packed}").args
-    generate.make("server", generate.generator("server", {"events": 50_000, "seed": 2}), packed)
+    generate.make("server", generate.checked("server", {"events": 50_000, "seed": 2}), packed)
     assert workload.parse(f"trace:{packed}").args != before
 
 
