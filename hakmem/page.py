@@ -33,6 +33,8 @@ __all__ = [
     "prices",
     "provenance",
     "rerun",
+    "statement",
+    "table",
     "threats",
     "verdicts",
 ]
@@ -95,6 +97,22 @@ def banner(found: Sequence[Verdict]) -> Html:
     )
     headline = f"{arm} on {shown.workload}: throughput {_effect(shown)}{memory}"
     return Html(head + _matrix(found), {"word": word, "headline": headline})
+
+
+def statement(word: Word, sentences: Sequence[str]) -> Html:
+    """Show a verdict that is put in words: the finding first, then what it rests on."""
+    finding, *rest = [_esc(sentence) for sentence in sentences]
+    text = (
+        f'<div class="banner" style="background:{COLOURS[word]};color:#fff;border-radius:10px;padding:1rem 1.2rem">'
+        f'<div class="word" style="font-size:1.6rem;font-weight:700">{ICONS[word]} {word}</div>'
+        f"<p><strong>{finding}</strong></p>{''.join(f'<p>{line}</p>' for line in rest)}</div>"
+    )
+    return Html(text, {"word": word, "headline": sentences[0]})
+
+
+def table(rows: pd.DataFrame, label: str) -> Html:
+    """Show a table."""
+    return Html(table_html(rows, label))
 
 
 def _floor(verdict: Verdict) -> str:

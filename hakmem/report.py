@@ -26,13 +26,14 @@ from traitlets.config import Config
 from hakmem import paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.page import SIZE_LIMIT
-from hakmem.study import CampaignSpec, GateSpec, Parameters
+from hakmem.study import CampaignSpec, GateSpec, Parameters, RebaseSpec
 
 __all__ = ["find", "html", "output_of", "own_kernel", "parameters", "render"]
 
 Spec = TypeVar("Spec", bound=Parameters)
 MODELS: dict[str, type[Parameters]] = {  # what checks the parameters of a notebook
     "20_lean_sweep": CampaignSpec,
+    "40_rebase": RebaseSpec,
     "50_gate_ab": GateSpec,
 }
 INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be
@@ -239,6 +240,7 @@ def html(executed: Path, output: Path) -> Path:
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])  # type: ignore[no-untyped-call]
     body, _ = exporter.from_filename(str(executed))
     if len(body.encode()) > SIZE_LIMIT:
-        raise ReportFailed(f"the page of {executed} would have {len(body) >> 20} MB; {SIZE_LIMIT >> 20} MB are allowed")
+        size = f"{len(body.encode()) / 1e6:.1f} MB; {SIZE_LIMIT / 1e6:g} MB are allowed"
+        raise ReportFailed(f"the page of {executed} would have {size}")
     output.write_text(body, encoding="utf-8")
     return output

@@ -183,6 +183,54 @@ class GateSpec(Parameters):
         return CampaignSpec.checked({**same, **lean, "allocators": "hakmem"})
 
 
+class RebaseSpec(Parameters):
+    """Every build of hakmem against every installed allocator, all of one linkage.
+
+    `peer` is the one that counts, named before anything is measured (None: mimalloc where it is installed, else the
+    system's allocator). `linked`: directly linked programs (hakmem, mimalloc) instead of preloaded libraries.
+    """
+
+    study: str = Field(default="rebase", pattern=STUDY)
+    peer: str | None = None
+    linked: bool = False
+    workloads: tuple[str, ...] = (
+        *("mixed:ws=400", "mixed:ws=100000", "larson", "pc", "churn", "cross"),
+        *("big", "realloc", "battle", "ramp", "phases"),
+    )
+
+    @field_validator("workloads", mode="before")
+    @classmethod
+    def _lists(cls, given: object) -> list[object]:
+        return _listed(given)
+
+    @field_validator("workloads")
+    @classmethod
+    def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_unique(workload.parse(text).text for text in given))
+
+    @field_validator("peer")
+    @classmethod
+    def _known_peer(cls, given: str | None) -> str | None:
+        if given is not None:
+            allocators.check(given)
+            if given in allocators.FLAVOURS:
+                raise ValueError(f"it takes an allocator that is not hakmem: {', '.join(allocators.PEERS)} or system")
+        return given
+
+    def named(self) -> str:
+        """Return the peer that counts, as its rows are labelled."""
+        peer = self.peer or ("mimalloc" if "mimalloc" in allocators.installed_peers() else "system")
+        return peer + allocators.LINKED_SUFFIX if self.linked else peer
+
+    def campaign(self) -> CampaignSpec:
+        """Return the sweep that answers it: the peer is the baseline."""
+        builds = [name + allocators.LINKED_SUFFIX * self.linked for name in ("hakmem_minimal", *allocators.FLAVOURS)]
+        others = [] if self.linked else ["system", PEERS]
+        same = self.model_dump(include={"study", "workloads", "blocks", "budget_minutes", "profile", "seed"})
+        speed_first = {"lean": 0, "decommit": "FREE", "target_mb": 10}
+        return CampaignSpec.checked({**same, **speed_first, "allocators": [self.named(), *builds, *others]})
+
+
 def fixed(given: object) -> dict[str, str]:
     """Read gates with one value each; short names are spelled out."""
     if not isinstance(given, Mapping):

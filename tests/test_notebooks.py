@@ -1,5 +1,6 @@
 """Notebooks: thin and clean as committed; executed on real drivers, their output data asserted."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import paths, report, store, verdict
+from hakmem import paths, rebase, report, store, verdict
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}
@@ -84,6 +85,19 @@ def test_a_gate_is_judged_beside_the_published_figure(study: str, tmp_path: Path
     assert touch.bite and touch.memory and touch.memory.estimate > 100  # touched SuperSlabs are resident
     assert all(v.word in text and v.bite_words.split("→")[0].strip() in text for v in found.values())
     assert "-0.46" in text and text.count("<figure") == 4 and "This step failed" not in text
+
+
+def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:
+    given = {"study": study, "workloads": ["mixed:ws=400,cycles=200000", "pc:cycles=50000"], "peer": "system"}
+    text = report.render("40_rebase", given | {"profile": "smoke"}, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    assert set(rows["linkage"]) == {"preload", "none"} and set(rows["status"]) == {"ok"}
+    table = rebase.ratios(rows)
+    shares = table[table["peer"] == "system"]
+    assert len(shares) == 2 * 3 and shares["percent"].between(5, 2000).all()
+    word, sentences = rebase.judge(table, "system")
+    assert word in text and sentences[0].split("(")[0] in html.unescape(text) and "120.5" in text  # published
+    assert text.count("<figure") == 2 and "This step failed" not in text
 
 
 def test_papermill_alone_takes_yaml_s_false_for_off(study: str, tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from hakmem.errors import BadGate, BadParameter
-from hakmem.study import BLOCKS, CampaignSpec
+from hakmem.errors import BadGate, BadInput, BadParameter
+from hakmem.study import BLOCKS, CampaignSpec, GateSpec
 
 
 def test_defaults_are_the_main_study() -> None:
@@ -79,3 +79,35 @@ def test_a_spec_survives_the_ledger() -> None:
 def test_bad_parameters_are_refused_in_words(given: dict[str, object], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         CampaignSpec.checked(given)
+
+
+# ---- one gate --------------------------------------------------------------------------------------------------------
+
+
+def test_a_gate_becomes_a_sweep_with_its_default_as_baseline() -> None:
+    spec = GateSpec.checked({"gate": "ss_prewarm", "profile": "smoke"})
+    assert spec.gate == "HAKMEM_SS_PREWARM" and spec.sides() == ["RESERVE", "OFF", "TOUCH"]
+    made = spec.campaign()
+    assert made.gates == {"HAKMEM_SS_PREWARM": ("RESERVE", "OFF", "TOUCH")} and made.lean == (0,) and made.blocks == 2
+    lean = GateSpec.checked({"gate": "DECOMMIT", "under": {"LEAN": 1}}).campaign()
+    assert lean.decommit == ("FREE", "DONTNEED", "OFF") and lean.under == {"HAKMEM_SS_MEM_LEAN": "1"}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (
+            {"gate": "SS_EMPTY_RESERVE"},
+            r"cannot differ from its default here \(only Lean reads it: under=\{LEAN: 1\}\)",
+        ),
+        ({"gate": "WARM_POOL"}, "HAKMEM_WARM_POOL takes an integer from 0 to 8: name the values to compare"),
+        ({"gate": "SS_PREWARM", "values": "RESERVE"}, "cannot differ from its default"),
+        ({"gate": "LEAN", "under": {"LEAN": 1}}, "it cannot stand in `under` too"),
+        ({"gate": "SS_PREWRM"}, "unknown gate 'SS_PREWRM'"),
+        ({"values": "2"}, "HAKMEM_ALLOC_PASSDOWN_SSOT=2 is not allowed"),
+        ({"workload": "ramp"}, r"unknown parameter 'workload' \(did you mean workloads\?\)"),
+    ],
+)
+def test_a_comparison_that_means_nothing_is_refused(given: dict[str, object], says: str) -> None:
+    with pytest.raises(BadInput, match=says):
+        GateSpec.checked(given)

@@ -1,0 +1,56 @@
+"""Shares of a peer's speed: known answers, milestones by the whole interval, the verdict's line."""
+
+from typing import Any
+
+import pytest
+from ledgers import rows, study
+
+from hakmem import rebase
+from hakmem.allocators import PEERS
+from hakmem.errors import BadParameter
+from hakmem.study import RebaseSpec
+
+ARMS: tuple[tuple[Any, ...], ...] = (
+    ("mimalloc", "baseline", 1.0, 1.0, {}),
+    ("mimalloc", "baseline2", 1.0, 1.0, {}),
+    ("hakmem_minimal", "arm", 1.08, 1.0, {}),
+    ("hakmem", "arm", 1.0, 1.0, {}),
+    ("hakmem_observe", "arm", 0.8, 1.0, {}),
+    ("system", "peer", 0.5, 1.0, {}),
+)
+
+
+def test_every_build_is_held_to_every_other_allocator() -> None:
+    table = rebase.ratios(rows(study(blocks=8, arms=ARMS)))
+    assert len(table) == 4 * 3 * 2  # workloads x builds x peers: A' is no peer
+    found = table[table["workload"] == "ramp"].set_index(["build", "peer"])
+    assert found.loc[("FAST", "mimalloc"), "percent"] == pytest.approx(108, rel=0.02)
+    assert found.loc[("OBSERVE", "system"), "percent"] == pytest.approx(160, rel=0.02)
+    assert found.loc[("FAST", "mimalloc"), "milestone"] == 100 and found.loc[("OBSERVE", "mimalloc"), "milestone"] == 75
+    assert (found["low"] < found["percent"]).all() and (found["percent"] < found["high"]).all()
+    assert rebase.chart(table, "mimalloc").title == "What share of mimalloc's speed."
+    assert "mixed:ws=400 108 %, mixed:ws=100000 108 %" in rebase.chart(table, "mimalloc").panels[0].alt
+
+
+def test_the_word_hangs_on_the_line_drawn_beforehand() -> None:
+    table = rebase.ratios(rows(study(blocks=8, arms=ARMS)))
+    word, sentences = rebase.judge(table, "mimalloc")
+    assert word == "GO" and sentences[0].startswith("hakmem FAST runs at 108 % of mimalloc's throughput")
+    assert "100 % is reached on 4 of 4 workloads." in sentences
+    slow, said = rebase.judge(table, "mimalloc", "OBSERVE")
+    assert slow == "NO-GO" and "surely slower on 4" in said[2]
+    noisy = rebase.ratios(rows(study(blocks=3, cv=0.2, arms=ARMS)))
+    assert rebase.judge(noisy, "mimalloc")[0] == "INCONCLUSIVE"
+    assert rebase.judge(table, "jemalloc")[0] == "INCONCLUSIVE"
+
+
+def test_one_linkage_for_all() -> None:
+    linked = RebaseSpec.checked({"linked": True, "peer": "mimalloc"}).campaign()
+    assert linked.allocators[0] == "mimalloc@linked" and all(name.endswith("@linked") for name in linked.allocators)
+    preloaded = RebaseSpec.checked({"peer": "system"}).campaign()
+    assert preloaded.allocators == ("system", "hakmem_minimal", "hakmem", "hakmem_observe", "peers")
+
+
+def test_hakmem_is_no_peer_of_itself() -> None:
+    with pytest.raises(BadParameter, match="it takes an allocator that is not hakmem: " + ", ".join(PEERS)):
+        RebaseSpec.checked({"peer": "hakmem"})
