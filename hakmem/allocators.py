@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable
 from functools import lru_cache
@@ -192,6 +193,66 @@ def prove(allocator: Allocator, program: Path) -> None:
             raise TrialFailed(
                 f"{allocator.label} is not at work under {program.name}: {symbol} is bound to {file}, not to {expected}"
             )
+
+
+def prove_program(allocator: Allocator, program: Path) -> None:
+    """Make sure that an allocator can be put under a program of the user's; the program is not run.
+
+    The loader is asked to list what it would load (``LD_TRACE_LOADED_OBJECTS``). Whether the program then calls the
+    allocator is its own affair: one that brings its own malloc does not.
+
+    Raises
+    ------
+    BadParameter
+        The allocator is linked into the drivers, so that no other program can have it.
+    TrialFailed
+        The program is linked statically, or set-user-id, or the loader does not take the library.
+    """
+    if allocator.linkage == "linked" or allocator.name == NULL:
+        raise BadParameter(f"{allocator.label} cannot be put under {program}: name one that is preloaded, or system")
+    if allocator.library is None:
+        return
+    binary = _interpreter(program)
+    mode = binary.stat().st_mode
+    if mode & (stat.S_ISUID | stat.S_ISGID) and os.geteuid() != 0:
+        raise TrialFailed(f"{program} runs as another user, so the loader preloads nothing under it")
+    if not _is_dynamic(binary):
+        raise TrialFailed(f"{program} is linked statically: no allocator can be preloaded under it")
+    env = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LD_TRACE_LOADED_OBJECTS": "1",
+        "LD_PRELOAD": str(allocator.library),
+    }
+    done = subprocess.run([binary], env=env, capture_output=True, text=True, errors="replace", timeout=60)
+    if str(allocator.library) not in done.stdout or "cannot be preloaded" in done.stderr:
+        raise TrialFailed(f"the loader does not put {allocator.library} under {program}: {done.stderr.strip()[:300]}")
+
+
+def _interpreter(program: Path, depth: int = 4) -> Path:
+    """Return the binary that a script names in its first line; a binary is its own."""
+    with program.open("rb") as file:
+        first = file.readline(4096)
+    if not first.startswith(b"#!") or depth == 0:
+        return program.resolve()
+    words = first[2:].decode(errors="replace").split()
+    named = [word for word in words if not word.startswith("-") and "=" not in word]
+    script = named[1] if named and Path(named[0]).name == "env" and len(named) > 1 else next(iter(named), "")
+    found = shutil.which(script)
+    if found is None:
+        raise TrialFailed(f"{program} names the interpreter {script!r}, which is not here")
+    return _interpreter(Path(found), depth - 1)
+
+
+def _is_dynamic(binary: Path) -> bool:
+    """Whether an ELF file asks for a loader (a program header of type PT_INTERP)."""
+    with binary.open("rb") as file:
+        head = file.read(64)
+        if head[:5] != b"\x7fELF\x02":
+            return False
+        offset, size, count = (int.from_bytes(head[a:b], "little") for a, b in ((32, 40), (54, 56), (56, 58)))
+        file.seek(offset)
+        table = file.read(size * count)
+    return any(int.from_bytes(table[at : at + 4], "little") == 3 for at in range(0, len(table), size))
 
 
 @lru_cache(maxsize=256)

@@ -59,6 +59,18 @@ class Build(BaseModel):
             )
         return self.bins[name]
 
+    def launcher(self) -> Path:
+        """Return the small program that runs other programs.
+
+        Raises
+        ------
+        MissingTool
+            This build has none.
+        """
+        if "launch" not in self.bins:
+            raise MissingTool(f"the build {self.build_id} has no launcher: {self.path}/bin")
+        return self.bins["launch"]
+
 
 def build(
     *, cc: str | None = None, cflags_extra: str = "", native: Path | None = None, store: Path | None = None
@@ -139,7 +151,7 @@ def _sources(native: Path) -> list[Path]:
     makefile = native / "Makefile"
     if not makefile.is_file():
         raise BuildFailed(f"no {makefile}: there is nothing to compile")
-    tops = [native / name for name in ("src", "include", "bench", "record")]
+    tops = [native / name for name in ("src", "include", "bench", "launch", "record")]
     return [makefile, *sorted(file for top in tops for file in top.rglob("*") if file.is_file())]
 
 

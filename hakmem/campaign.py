@@ -29,11 +29,11 @@ from hakmem.errors import BadParameter, TrialFailed
 from hakmem.progress import Progress, clock, show
 from hakmem.run import padding_of, trial
 from hakmem.store import Ledger, Trial
-from hakmem.study import PEERS, CampaignSpec
+from hakmem.study import PEERS, CampaignSpec, ProgramSpec
 from hakmem.verdict import Verdict
 from hakmem.workload import Workload
 
-__all__ = ["CampaignSpec", "Done", "Plan", "alpha", "plan", "rows", "run", "verdicts"]
+__all__ = ["CampaignSpec", "Done", "Plan", "alpha", "plan", "prove", "rows", "run", "verdicts"]
 
 LAUNCH_S = 0.02
 LOOKS = (1, 1.5, 2, 3, 4)  # when verdicts are looked at, in multiples of the blocks asked for
@@ -174,7 +174,10 @@ def plan(
         ledger that cannot be read.
     """
     build = build or compile_native()
-    works = tuple(workload.parse(text, spec.profile) for text in spec.workloads)
+    if isinstance(spec, ProgramSpec):
+        works: tuple[Workload, ...] = (workload.program(spec.command),)
+    else:
+        works = tuple(workload.parse(text, spec.profile) for text in spec.workloads)
     found, missing = _find(spec, build, works)
     laid_out, merged = _lay_out(spec, found)
     made = Plan(
@@ -369,7 +372,7 @@ class _Session:
 
     def measure(self, arm: Arm, work: Workload, block: int, position: int, key: str) -> Trial:
         """Run one trial, save its series, make its row."""
-        sampler = sample.Sampler() if sample.use(work.threads) else None
+        sampler = sample.Sampler(family=work.program) if sample.use(work.threads) else None
         shift = padding_of(self.plan.spec.seed, block)
         outcome = trial(self.plan.build, arm, work, padding=shift, tick=sampler.tick if sampler else None)
         series = Path(f"{self.plan.ledger.stem}.series", f"{key}.parquet")
@@ -428,7 +431,7 @@ def _introduce(made: Plan, ledger: Ledger) -> str:
             seed=made.spec.seed,
             blocks=made.spec.blocks,
             arms=tuple(arm.label for arm in made.arms),
-            workloads=made.spec.workloads,
+            workloads=tuple(work.text for work in made.workloads),
             spec=made.spec.model_dump(mode="json"),
         )
     )
@@ -465,9 +468,23 @@ def _find(spec: CampaignSpec, build: Build, works: Iterable[Workload]) -> tuple[
     return found, missing
 
 
+def prove(allocator: Allocator, build: Build, work: Workload) -> None:
+    """Make sure that an allocator serves the program of a workload; see `allocators.prove`.
+
+    Raises
+    ------
+    TrialFailed, BadParameter
+        It does not, or cannot.
+    """
+    if work.program:
+        allocators.prove_program(allocator, Path(work.args[0]))
+    else:
+        allocators.prove(allocator, build.driver(work.driver, allocator.flavour))
+
+
 def _proven(allocator: Allocator, build: Build, works: Iterable[Workload]) -> Allocator:
     for work in works:
-        allocators.prove(allocator, build.driver(work.driver, allocator.flavour))
+        prove(allocator, build, work)
     return allocator
 
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from hakmem import allocators, arms, campaign, console, machine, run, stats, store, terminal, workload
+from hakmem import allocators, arms, campaign, console, machine, run, sample, stats, store, terminal, workload
 from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.campaign import CampaignSpec
-from hakmem.errors import TrialFailed
-from hakmem.study import PEERS
+from hakmem.errors import BadParameter, TrialFailed
+from hakmem.study import PEERS, ProgramSpec
 
 app = typer.Typer()
 
@@ -27,25 +27,47 @@ BENCH_BLOCKS = {"smoke": 3, "quick": 10, "full": 15}
 UNLINKED = tuple(name for name in allocators.NAMES if name not in (*allocators.LINKED, allocators.NULL))
 
 
+Command = Annotated[
+    list[str] | None, typer.Argument(metavar="-- PROGRAM ...", help="A program of your own instead of workloads.")
+]
+
+
 @app.command("run")
 def run_trials(
     arm: Annotated[list[str], typer.Option(help="hakmem:LEAN=1,DECOMMIT=OFF | lean:DONTNEED:10 | mimalloc | ...")],
     workloads: Annotated[list[str] | None, typer.Option("--workload", help="mixed:ws=400 | ramp | ...")] = None,
     profile: console.Profile = "quick",
     timeout: Annotated[float | None, typer.Option(min=0.01, help="Seconds until a trial is killed.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.01, help="Ask your program to end (SIGTERM) after so.")] = None,
+    series: Annotated[Path | None, typer.Option(help="Write RSS over time to this Parquet file.")] = None,
+    command: Command = None,
     as_json: console.Json = False,
 ) -> None:
-    """Run one trial of each arm on each workload and print what it measured; nothing is recorded."""
+    """Run one trial of each arm on each workload and print what it measured; nothing is recorded.
+
+    A program of your own is measured the same way: hakmem run --arm lean:DONTNEED:10 --arm system -- python3 job.py
+    """
     asked = [arms.parse(text) for text in arm]
-    works = [workload.parse(text, workload.profile(profile)) for text in workloads or ["mixed:ws=400"]]
+    if command and workloads:
+        raise BadParameter(f"give workloads or a program, not both: {workloads[0]} and {command[0]}")
+    if seconds and not command:
+        raise BadParameter("--seconds goes with a program; workloads have sizes of their own")
+    size = workload.profile(profile)
+    own = [workload.program(command, seconds)] if command else []
+    works = own or [workload.parse(text, size) for text in workloads or ["mixed:ws=400"]]
     made = compile_native()
     found = [arms.make(allocators.find(name, made), settings) for name, settings in asked]
     rows = []
+    samples: dict[tuple[str, str], sample.Sampler] = {}
     for work in works:
         for one in found:
-            allocators.prove(one.allocator, made.driver(work.driver, one.allocator.flavour))
-            outcome = run.trial(made, one, work, timeout_s=timeout)
+            campaign.prove(one.allocator, made, work)
+            sampler = samples[one.label, work.text] = sample.Sampler(family=work.program)
+            tick = sampler.tick if sample.use(work.threads) else None
+            outcome = run.trial(made, one, work, timeout_s=timeout, tick=tick)
             rows.append((_row(outcome, one, work, made), _command(made, one, work)))
+    if series is not None:
+        _write_series(series, samples)
     trials = [row for row, _ in rows]
     table = store.frame(trials)
     console.emit(
@@ -54,7 +76,7 @@ def run_trials(
         lambda: terminal.trials(table),
         lambda: terminal.spoiled(trials),
         lambda: console.commands(command for _, command in rows),
-        lambda: console.next_step(f"hakmem sweep --workload {works[0].text} --profile smoke"),
+        lambda: console.next_step(f"hakmem sweep {'--' if command else '--profile smoke --workload'} {works[0].text}"),
     )
     bad = [f"{row.arm} on {row.workload}: {row.status}: {_last_line(row)}" for row in trials if row.status != "ok"]
     if bad:
@@ -80,9 +102,13 @@ def sweep(
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Show what would be measured, and how long it takes.")
     ] = False,
+    command: Command = None,
     as_json: console.Json = False,
 ) -> None:
-    """Sweep gates x allocators x workloads in blocks into a ledger; what it holds already is not measured again."""
+    """Sweep gates x allocators x workloads in blocks into a ledger; what it holds already is not measured again.
+
+    Over a program of your own, wall time is the cost: hakmem sweep --target-mb 64 -- python3 job.py
+    """
     swept = {name: value.split(",") for name, value in map(console.pair, gate or [])}
     asked = {
         "workloads": workloads,
@@ -94,7 +120,10 @@ def sweep(
     }
     rest = {"blocks": blocks, "budget_minutes": budget_minutes, "profile": profile, "seed": seed, "study": study}
     rest |= {"until_decided": until_decided}
-    made = campaign.plan(CampaignSpec.checked({k: v for k, v in (asked | rest).items() if v is not None}))
+    if command and workloads:
+        raise BadParameter(f"give workloads or a program, not both: {workloads[0]} and {command[0]}")
+    said = {name: value for name, value in {**asked, **rest, "command": command or None}.items() if value is not None}
+    made = campaign.plan((ProgramSpec if command else CampaignSpec).checked(said))
     if plan_only:
         whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})
         console.emit(
@@ -110,7 +139,8 @@ def sweep(
         lambda: terminal.study(rows, judged),
         lambda: console.say(_ended(done)),
         lambda: console.next_step(
-            f"hakmem show {made.spec.study}, or hakmem report 20_lean_sweep --profile {made.spec.profile}"
+            f"hakmem show {made.spec.study}"
+            + ("" if command else f", or hakmem report 20_lean_sweep --profile {made.spec.profile}")
         ),
     )
 
@@ -174,6 +204,14 @@ def _row(outcome: run.Outcome, arm: arms.Arm, work: workload.Workload, made: Bui
     return store.row(outcome, arm, work, made, **where, block=0, position=0, order=0)
 
 
+def _write_series(path: Path, samples: dict[tuple[str, str], sample.Sampler]) -> None:
+    tables = [
+        pd.DataFrame({"arm": arm, "workload": work, "t_s": taken.t_s, "rss_kb": taken.rss_kb})
+        for (arm, work), taken in samples.items()
+    ]
+    pd.concat(tables).to_parquet(path, index=False)
+
+
 def _last_line(trial: store.Trial) -> str:
     why = f"signal {trial.signal}" if trial.signal else f"exit status {trial.exit_status}"
     return trial.stderr_tail.strip().rpartition("\n")[2] or why
@@ -181,10 +219,12 @@ def _last_line(trial: store.Trial) -> str:
 
 def _command(made: Build, arm: arms.Arm, work: workload.Workload) -> str:
     """Write a trial as a shell command."""
-    program = made.driver(work.driver, arm.allocator.flavour)
+    argv = work.args
+    if not work.program:
+        argv = (_short(made.driver(work.driver, arm.allocator.flavour)), *work.args)
     preload = {"LD_PRELOAD": str(arm.allocator.library)} if arm.allocator.library else {}
     settings = [f"{name}={shlex.quote(value)}" for name, value in {**arm.gates, **preload}.items()]
-    return " ".join([*settings, shlex.quote(_short(program)), *work.args])
+    return " ".join([*settings, shlex.join(argv)])
 
 
 def _short(path: Path) -> str:

@@ -32,6 +32,8 @@ PADDING_LIMIT = 4096
 STOLEN_SHARE_LIMIT = 0.05
 SWITCHES_PER_S_LIMIT = 50.0
 MIN_SWITCHES = 20
+PROGRAM_TIMEOUT_S = 3600.0  # nobody knows how long a program of the user's takes
+LEAKS = ("HAKMEM_", "MALLOC_", "MIMALLOC_", "TCMALLOC_", "TBB_", "GLIBC_TUNABLES", "LD_PRELOAD", "TRIAL_PADDING")
 
 
 def _known(value: object) -> object:
@@ -130,8 +132,10 @@ class Outcome(BaseModel):
     spoiled: tuple[str, ...]
 
 
-def environment(gates: Mapping[str, str], preload: Path | None = None, padding: int = 0) -> dict[str, str]:
-    """Make the whole environment of a trial; nothing of the caller's settings leaks in.
+def environment(
+    gates: Mapping[str, str], preload: Path | None = None, padding: int = 0, *, inherit: bool = False
+) -> dict[str, str]:
+    """Make the whole environment of a trial; nothing of the caller's settings of allocators leaks in.
 
     Parameters
     ----------
@@ -141,9 +145,14 @@ def environment(gates: Mapping[str, str], preload: Path | None = None, padding: 
         Library for ``LD_PRELOAD``.
     padding : int
         Bytes of a variable that only shifts the stack, so that no arm keeps a lucky alignment.
+    inherit : bool
+        Keep the rest of the caller's environment, which a program of the user's may need.
     """
     path = os.environ.get("PATH", os.defpath)
-    made = {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8", **gates}
+    made = {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LANG": "C.UTF-8"}
+    if inherit:
+        made = {name: value for name, value in os.environ.items() if not name.startswith(LEAKS)}
+    made |= gates
     if preload is not None:
         made["LD_PRELOAD"] = str(preload)
     made["TRIAL_PADDING"] = "x" * padding
@@ -178,9 +187,9 @@ def trial(
         Holds the driver programs.
     arm : Arm
     work : Workload
-        Single-threaded ones are pinned to a core.
+        Single-threaded ones are pinned to a core; a program of the user's is not, and is run by the small launcher.
     timeout_s : float, optional
-        By default twenty times what the workload should take, and half a minute.
+        By default twenty times what the workload should take, and half a minute; an hour for a program.
     padding : int
         Bytes of environment padding, see `padding_of`.
     tick : callable, optional
@@ -190,6 +199,9 @@ def trial(
     -------
     Outcome
     """
+    if work.program:
+        env = environment(arm.gates, arm.allocator.library, padding, inherit=True)
+        return _program(build, env, work, timeout_s or PROGRAM_TIMEOUT_S, tick)
     program = build.driver(work.driver, arm.allocator.flavour)
     return measure(
         [str(program), *work.args],
@@ -200,6 +212,29 @@ def trial(
         tick_s=min(0.1, max(0.02, work.expected_s / 50)),
         speaks=arm.allocator.is_hakmem,
     )
+
+
+def _program(
+    build: Build, env: Mapping[str, str], work: Workload, timeout_s: float, tick: Callable[[int], None] | None
+) -> Outcome:
+    """Run a program under the launcher, which writes the result line of a driver to a descriptor of its own."""
+    plain = {name: value for name, value in env.items() if name != "LD_PRELOAD"}
+    with open(os.memfd_create("report"), "rb") as report:
+        argv = [str(build.launcher()), f"--report={report.fileno()}"]
+        argv += [f"--preload={env['LD_PRELOAD']}"] if "LD_PRELOAD" in env else []
+        argv += [f"--seconds={work.seconds:g}"] if work.seconds else []
+        command = [*argv, "--", *work.args]
+        done = execute(command, plain, timeout_s=timeout_s, tick=tick, pass_fds=(report.fileno(),))
+        report.seek(0)
+        told = report.read().decode()
+    line, complaint = parse_line(told) if done.status == "ok" else (None, "")
+    if "cannot be preloaded" in done.stderr_tail:
+        done = done.model_copy(update={"status": "failed"})
+        complaint = f"the loader ignored LD_PRELOAD={env.get('LD_PRELOAD', '')}"
+    elif done.status == "timeout":
+        complaint = f"no end after {timeout_s:g} s: killed with all its children"
+    status = "garbage" if done.status == "ok" and line is None else done.status
+    return Outcome(exit=done, status=status, complaint=complaint, line=line, spoiled=spoiled_reasons(done, line))
 
 
 def measure(
@@ -247,6 +282,7 @@ def execute(
     cpu: int | None = None,
     tick: Callable[[int], None] | None = None,
     tick_s: float = 0.05,
+    pass_fds: Sequence[int] = (),
 ) -> Exit:
     """Run one command to its end, its death or its timeout.
 
@@ -262,6 +298,8 @@ def execute(
         Core to pin the child to; the workbench keeps off it meanwhile.
     tick : callable, optional
         Called with the child's pid every `tick_s` seconds while it runs.
+    pass_fds : sequence of int
+        Descriptors that the child inherits.
 
     Returns
     -------
@@ -283,6 +321,7 @@ def execute(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
         )
         try:
             settle()

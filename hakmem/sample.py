@@ -4,6 +4,7 @@ The samples are for the shape of the curve; peaks and phase ends are read by the
 a trial uses every core, since the sampler would take a share of one.
 """
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -19,6 +20,11 @@ PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 class Sampler:
     """Collects one child's RSS; `tick` is what `hakmem.run.execute` calls.
 
+    Parameters
+    ----------
+    family : bool
+        Take the sum over the child's descendants, without the child, which is then a launcher.
+
     Attributes
     ----------
     t_s : list of float
@@ -27,21 +33,18 @@ class Sampler:
         Resident memory, KiB.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, family: bool = False) -> None:
+        self._family = family
         self._begin = time.monotonic()
         self.t_s: list[float] = []
         self.rss_kb: list[int] = []
 
     def tick(self, pid: int) -> None:
         """Take one sample; a child that has just ended yields none."""
-        try:
-            with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
-                fields = file.read(128).split()
-        except OSError:
-            return
-        if len(fields) > 1 and fields[1] != b"0":
+        pages = sum(map(_resident_pages, _descendants(pid))) if self._family else _resident_pages(pid)
+        if pages:
             self.t_s.append(time.monotonic() - self._begin)
-            self.rss_kb.append(int(fields[1]) * PAGE_KB)
+            self.rss_kb.append(pages * PAGE_KB)
 
     def write(self, path: Path) -> bool:
         """Save the series as Parquet (columns ``t_s``, ``rss_kb``); False when there is nothing to save.
@@ -62,6 +65,27 @@ class Sampler:
         except OSError as error:
             raise LedgerError(f"cannot write the series {path}: {error.strerror or error}") from error
         return True
+
+
+def _resident_pages(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as file:
+            fields = file.read(128).split()
+    except OSError:
+        return 0
+    return int(fields[1]) if len(fields) > 1 else 0
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the children of a process, their children, and so on."""
+    found, ahead = [], [pid]
+    while ahead:
+        for task in Path(f"/proc/{ahead.pop()}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                children = [int(word) for word in task.read_text().split()]
+                found += children
+                ahead += children
+    return found
 
 
 def use(threads: int) -> bool:

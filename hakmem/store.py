@@ -294,6 +294,8 @@ def row(outcome: Outcome, arm: Arm, work: Workload, build: Build, **where: Any) 
     if line is not None:
         measured = line.model_dump(include={"ops", "seconds", "ops_per_s", "peak_rss_kb", "start_rss_kb", "extra"})
         measured |= line.timed.model_dump()
+        if work.seconds:  # it was asked to end: how long it took says nothing
+            measured |= {"ops": None, "seconds": None, "ops_per_s": None}
     return Trial(
         **where,
         arm=arm.label,
@@ -305,7 +307,7 @@ def row(outcome: Outcome, arm: Arm, work: Workload, build: Build, **where: Any) 
         gates=arm.gates,
         effective_gates=own.gates if own else None,
         workload=work.text,
-        argv=(build.driver(work.driver, arm.allocator.flavour).name, *work.args),
+        argv=work.args if work.program else (build.driver(work.driver, arm.allocator.flavour).name, *work.args),
         cpu=done.cpu,
         status=outcome.status,
         exit_status=done.exit_status,

@@ -122,6 +122,13 @@ class CampaignSpec(Parameters):
         return tuple(_unique(given))
 
 
+class ProgramSpec(CampaignSpec):
+    """A sweep over a program of the user's own instead of workloads: one run is one operation."""
+
+    study: str = Field(default="program", pattern=STUDY)
+    command: tuple[str, ...] = Field(min_length=1)
+
+
 class GateSpec(Parameters):
     """One gate, A against B: A is the gate's default, B each of `values` (None: all others that it takes).
 

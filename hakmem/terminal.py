@@ -12,7 +12,7 @@ from hakmem.verdict import Verdict, memory_of
 NARROW = 110
 ROLES = ("baseline", "baseline2", "arm", "peer")
 BASELINES = {"baseline": stats.BASELINE, "baseline2": stats.BASELINE2}
-TRIAL_COLUMNS = ["arm", "workload", "status", "ops/s", "peak MB", "end MB", "faults", "syscalls/op", "spoiled"]
+TRIAL_COLUMNS = ["arm", "workload", "status", "ops/s or time", "peak MB", "end MB", "faults", "syscalls/op", "spoiled"]
 
 
 def plan(made: Plan) -> None:
@@ -28,9 +28,14 @@ def trials(rows: pd.DataFrame) -> None:
     cells = []
     for _, row in rows.iterrows():
         figures = [row["peak_rss_mb"], row["end_rss_less_lazyfree_mb"], row["minflt"], row["syscalls_per_op"]]
-        shown = [console.rate(row["ops_per_s"]), *map(console.number, figures)]
+        shown = [speed(row["ops_per_s"], row["ops"]), *map(console.number, figures)]
         cells.append((row["arm"], row["workload"], row["status"], *shown, "yes" if row["spoiled"] else ""))
     console.table(TRIAL_COLUMNS, cells)
+
+
+def speed(ops_per_s: float, ops: float) -> str:
+    """Write a rate; of what is one operation, a whole program, the seconds it took."""
+    return f"{1 / ops_per_s:.3g} s" if ops == 1 and ops_per_s > 0 else console.rate(ops_per_s)
 
 
 def spoiled(rows: Iterable[store.Trial]) -> None:
@@ -52,23 +57,23 @@ def study(rows: pd.DataFrame, judged: Iterable[Verdict]) -> None:
     """Print one table a workload: an arm a line, medians over its trials, ratio to the baseline, verdict."""
     words = {(one.workload, one.arm): one for one in judged}
     for work, cell in rows.groupby("workload", sort=False):
-        speed = stats.wide(cell, "ops_per_s")
+        pace = stats.wide(cell, "ops_per_s")
         ranked = cell.assign(rank=cell["role"].map(ROLES.index)).sort_values(["rank", "arm"])
         lines = []
         for (name, role), mine in ranked.groupby(["arm", "role"], sort=False):
             one = words.get((str(work), str(name))) if role == "arm" else None
-            lines.append(_line(str(name), str(role), mine, speed, one))
+            lines.append(_line(str(name), str(role), mine, pace, one))
         columns = [name for name in lines[0] if console.out.width >= NARROW or name in _narrow(str(work))]
         console.table(columns, ([line[name] for name in columns] for line in lines), title=str(work))
 
 
-def _line(name: str, role: str, mine: pd.DataFrame, speed: pd.DataFrame, judged: Verdict | None) -> dict[str, str]:
+def _line(name: str, role: str, mine: pd.DataFrame, pace: pd.DataFrame, judged: Verdict | None) -> dict[str, str]:
     good = mine[mine["status"] == "ok"]
     return {
         "arm": f"{name} ({BASELINES[role]})" if role in BASELINES else name,
         "ok": f"{len(good)}/{len(mine)}",
-        "ops/s": console.rate(good["ops_per_s"].median()),
-        "to A (95 %)": "" if role == "baseline" else _ratio(stats.log_ratios(speed, BASELINES.get(role, name))),
+        "ops/s": speed(good["ops_per_s"].median(), good["ops"].median()),
+        "to A (95 %)": "" if role == "baseline" else _ratio(stats.log_ratios(pace, BASELINES.get(role, name))),
         "peak MB": console.number(good["peak_rss_mb"].median()),
         "end MB": console.number(good["end_rss_less_lazyfree_mb"].median()),
         "syscalls/op": console.number(good["syscalls_per_op"].median()),

@@ -6,6 +6,9 @@ takes about 0.1 s (smoke), 0.5 to 1 s (quick) or 2 s and more (full) on a machin
 ``trace:FILE`` or ``trace:FILE,parameter=value,...`` replays a trace as it is, whatever the profile.
 """
 
+import shlex
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -15,6 +18,7 @@ from hakmem import paths, trace
 from hakmem.errors import BadParameter, did_you_mean
 
 Profile = Literal["smoke", "quick", "full"]
+PROGRAM_S = 1.0
 TRIAL_S: dict[Profile, float] = {"smoke": 0.15, "quick": 0.8, "full": 2.5}
 REPLAY_EVENT_S = 50e-9  # checking and replaying one event of a trace
 
@@ -297,9 +301,13 @@ class Workload(BaseModel):
     args : tuple of str
         Its arguments, all sizes included.
     threads : int
-        Threads that work at once.
+        Threads that work at once; 1 for a program, of which nobody knows.
     expected_s : float
         Roughly how long one trial takes, before anything was measured.
+    program : bool
+        Whether `args` are a command of the user's own rather than the arguments of a driver.
+    seconds : float or None
+        When such a program is asked to end; None to let it run to its end.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -308,6 +316,38 @@ class Workload(BaseModel):
     args: tuple[str, ...]
     threads: int
     expected_s: float
+    program: bool = False
+    seconds: float | None = None
+
+
+def program(command: Sequence[str], seconds: float | None = None) -> Workload:
+    """Make a workload of a command of the user's own: one run is one operation.
+
+    Parameters
+    ----------
+    command : sequence of str
+        Program and arguments; no shell sees them.
+    seconds : float, optional
+        After so long the program is asked to end (SIGTERM); a server then has a memory figure, and no time.
+
+    Raises
+    ------
+    BadParameter
+        There is no such program.
+    """
+    found = shutil.which(command[0])
+    if found is None:
+        raise BadParameter(f"no program {command[0]!r} on the PATH")
+    args = (str(Path(found).absolute()), *command[1:])
+    return Workload(
+        text=shlex.join(command),
+        driver="program",
+        args=args,
+        threads=1,
+        expected_s=seconds or PROGRAM_S,
+        program=True,
+        seconds=seconds,
+    )
 
 
 def parse(text: str, profile: Profile = "quick") -> Workload:
