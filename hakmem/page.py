@@ -29,6 +29,7 @@ __all__ = [
     "beside",
     "downloads",
     "findings",
+    "findings_table",
     "plan",
     "prices",
     "provenance",
@@ -199,6 +200,14 @@ def threats(rows: pd.DataFrame, made: Plan, done: Done, found: Sequence[Verdict]
     items += [f"Merged: {_esc(sentence)}" for sentence in made.merged]
     inside = "".join(f"<li>{item}</li>" for item in items) or "<li>None found.</li>"
     return Html(f"<ul>{inside}</ul>")
+
+
+def findings_table(found: Sequence[machine.Finding]) -> Html:
+    """Show findings about a machine, as `machine.checks` gives them."""
+    if not found:
+        return Html("<p>Nothing found that makes figures unstable.</p>")
+    named = {"found": "found here", "effect": "what it changes"}
+    return Html(table_html(pd.DataFrame([f.model_dump() for f in found]).rename(columns=named), "This machine"))
 
 
 def findings(rows: pd.DataFrame, ledger: Path) -> list[machine.Finding]:

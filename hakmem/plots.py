@@ -16,11 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from hakmem import stats
+from hakmem.events import Shape
 from hakmem.figure import FAMILIES, Family, Figure, Line, Theme, family, log_axis, panel, write_names
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.verdict import SYSCALLS_PER_OP, Verdict, memory_of
 
-__all__ = ["Look", "cells", "forest", "frontier", "looks_of", "phases", "run_order", "syscalls"]
+__all__ = ["Look", "cells", "forest", "frontier", "live_curve", "looks_of", "phases", "run_order", "syscalls"]
 
 
 # ---- names and looks of arms -----------------------------------------------------------------------------------------
@@ -508,3 +509,29 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
         return f"Calls an operation: {words}. Budget {budget:g}."
 
     return draw
+
+
+# ---- a trace ---------------------------------------------------------------------------------------------------------
+
+
+def live_curve(shape: Shape, name: str) -> Figure:
+    """Live memory over the events of a trace: what any allocator has to hold at least."""
+    mib = shape.live_bytes / 2**20
+    table = pd.DataFrame({"after event": shape.live_at, "live MiB": mib, "live blocks": shape.live_blocks})
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        axes.fill_between(shape.live_at, mib, color=theme.band)
+        blue = FAMILIES["hakmem"]
+        axes.plot(shape.live_at, mib, color=blue.light if theme.name == "light" else blue.dark)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("Event of the trace")
+        axes.set_ylabel("Live memory (MiB)")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        return f"Live memory between {mib.min():.2g} and {mib.max():.3g} MiB, at the end {mib[-1]:.3g} MiB."
+
+    title = f"{name}: at most {shape.peak_bytes / 2**20:.3g} MiB in {shape.peak_blocks:,} blocks are live at once"
+    note = (
+        f"{shape.frees:,} of {int(shape.ops[1]):,} blocks are freed within it, {shape.cross_frees:,} by another thread."
+    )
+    thinned = table.iloc[:: max(1, len(table) // 20)]
+    return Figure("What the program holds.", note, (panel(draw, 2.8, title),), thinned)

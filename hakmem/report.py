@@ -26,12 +26,13 @@ from traitlets.config import Config
 from hakmem import paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.page import SIZE_LIMIT
-from hakmem.study import CampaignSpec, GateSpec, Parameters, RebaseSpec
+from hakmem.study import CampaignSpec, GateSpec, Parameters, RebaseSpec, TourSpec
 
 __all__ = ["find", "html", "output_of", "own_kernel", "parameters", "render"]
 
 Spec = TypeVar("Spec", bound=Parameters)
 MODELS: dict[str, type[Parameters]] = {  # what checks the parameters of a notebook
+    "00_start_here": TourSpec,
     "20_lean_sweep": CampaignSpec,
     "40_rebase": RebaseSpec,
     "50_gate_ab": GateSpec,

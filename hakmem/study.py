@@ -1,6 +1,7 @@
 """The parameters of a study, checked before anything is compiled or run."""
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -188,6 +189,20 @@ class GateSpec(Parameters):
         lean = {"lean": 0, "decommit": "FREE", "target_mb": 10} | swept
         same = self.model_dump(include={"study", "under", "workloads", "blocks", "budget_minutes", "profile", "seed"})
         return CampaignSpec.checked({**same, **lean, "allocators": "hakmem"})
+
+
+class TourSpec(Parameters):
+    """A first look: one generated trace and one driver, replayed over every allocator found."""
+
+    study: str = Field(default="start_here", pattern=STUDY)
+    events: int = Field(default=300_000, ge=1_000, le=20_000_000)
+    budget_minutes: float = Field(default=1, gt=0, le=60)
+
+    def campaign(self, trace: Path) -> CampaignSpec:
+        """Return the sweep of the tour."""
+        same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed"})
+        speed_first = {"lean": 0, "decommit": "FREE", "target_mb": 10}
+        return CampaignSpec.checked({**same, **speed_first, "workloads": ["mixed:ws=400", f"trace:{trace}"]})
 
 
 class RebaseSpec(Parameters):

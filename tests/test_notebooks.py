@@ -87,6 +87,17 @@ def test_a_gate_is_judged_beside_the_published_figure(study: str, tmp_path: Path
     assert "-0.46" in text and text.count("<figure") == 4 and "This step failed" not in text
 
 
+def test_the_tour_ends_with_a_chart_and_a_verdict(study: str, tmp_path: Path) -> None:
+    given = {"study": study, "events": 20_000, "profile": "smoke"}
+    text = report.render("00_start_here", given, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    assert set(rows["status"]) == {"ok"} and {"hakmem", "system"} <= set(rows["allocator"])
+    assert set(rows["workload"]) == {"mixed:ws=400", "trace:build/traces/tour-20000-1.trace"}
+    word, sentences = rebase.judge(rebase.ratios(rows), "system", "Standard")
+    assert word in text and sentences[0].split("(")[0] in html.unescape(text)
+    assert text.count("<figure") == 2 and "This step failed" not in text
+
+
 def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:
     given = {"study": study, "workloads": ["mixed:ws=400,cycles=200000", "pc:cycles=50000"], "peer": "system"}
     text = report.render("40_rebase", given | {"profile": "smoke"}, tmp_path / "page.html").read_text()
