@@ -43,13 +43,18 @@ def commands(lines: Iterable[str]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Iterable[object]], title: str | None = None) -> None:
-    """Print a table without frames; the first column is never broken."""
+    """Print a table."""
+    out.print(drawn(columns, rows, title))
+
+
+def drawn(columns: Sequence[str], rows: Iterable[Iterable[object]], title: str | None = None) -> Table:
+    """Return a table without frames; the first column is never broken."""
     made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         made.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:
         made.add_row(*(escape(str(cell)) for cell in row))
-    out.print(made)
+    return made
 
 
 def number(value: float | None) -> str:

@@ -1,12 +1,15 @@
 """Studies, trials and plans as tables that fit a terminal."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
+from rich.table import Table
 
 from hakmem import console, stats, store
 from hakmem.campaign import Plan
+from hakmem.soak import Analysis
 from hakmem.verdict import Verdict, memory_of
 
 NARROW = 110
@@ -92,6 +95,50 @@ def _ratio(logs: stats.Array) -> str:
         return ""
     found = stats.interval(logs).exp()
     return f"{found.estimate:.2f} ({found.low:.2f}..{found.high:.2f})" if logs.size > 1 else f"{found.estimate:.2f}"
+
+
+def epochs(label: str, rows: pd.DataFrame, seconds: float, last: int = 12) -> Table:
+    """Return the last epochs of a running soak as a table, each rate with a bar against the fastest epoch."""
+    fastest = rows["ops_per_s"].max()
+    lines = []
+    for _, row in rows.tail(last).iterrows():
+        bar = "█" * round(20 * row["ops_per_s"] / fastest) if fastest > 0 else ""
+        figures = [console.number(row["rss_mb"]), console.number(row["stall_max_us"])]
+        lines.append((f"{row['t_s']:.1f}", console.rate(row["ops_per_s"]), bar, *figures))
+    title = f"{label}: {rows['t_s'].max():.0f} of {seconds:.0f} s; Ctrl-C ends it and analyses what is there"
+    return console.drawn(["t s", "ops/s", "", "RSS MB", "longest stall us"], lines, title)
+
+
+def soak(analyses: Iterable[Analysis]) -> None:
+    """Print what soaks show, one column an arm."""
+    found = list(analyses)
+    words = {None: "", True: "yes", False: "no"}
+
+    def slope(one: Analysis) -> str:
+        if one.slope_kb_per_s is None or one.slope_low is None or one.slope_high is None:
+            return "too few epochs"
+        return f"{one.slope_kb_per_s:+.3g} ({one.slope_low:+.3g}..{one.slope_high:+.3g})"
+
+    def percentiles(one: Analysis) -> str:
+        return " / ".join(console.rate(x) for x in (one.p50, one.p10, one.p1) if x is not None)
+
+    lines: dict[str, list[str]] = {
+        "epochs": [f"{one.epochs} in {one.seconds:.1f} s{' (ended early)' * one.stopped_early}" for one in found],
+        "ops/s": [console.rate(one.ops_per_s or math.nan) for one in found],
+        "CV %": [console.number(one.cv_percent) for one in found],
+        "p50 / p10 / p1": [percentiles(one) for one in found],
+        "slowest epoch": [console.rate(one.slowest_epoch or math.nan) for one in found],
+        "longest stall us": [console.number(one.stall_max_us) for one in found],
+        "RSS MB, first -> last": [
+            f"{console.number(one.rss_first_mb)} -> {console.number(one.rss_last_mb)}" for one in found
+        ],
+        "slope KB/s (95 %)": [slope(one) for one in found],
+        "drifts": [words[one.drifts] for one in found],
+        "peak MB": [console.number(one.peak_rss_mb) for one in found],
+        "syscalls/op": [console.number(one.syscalls_per_op) for one in found],
+        "within 1e-4 an op": [words[one.within_syscall_budget] for one in found],
+    }
+    console.table(["", *(one.arm for one in found)], ([name, *cells] for name, cells in lines.items()))
 
 
 def bench(lines: list[dict[str, Any]], peer: str) -> None:

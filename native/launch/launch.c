@@ -59,7 +59,7 @@ static void report(int fd, double seconds, const struct rusage *used) {
         asked_to_end ? 0 : 1, seconds, asked_to_end ? 0.0 : 1 / seconds, used->ru_maxrss,
         (double)used->ru_utime.tv_sec + 1e-6 * (double)used->ru_utime.tv_usec,
         (double)used->ru_stime.tv_sec + 1e-6 * (double)used->ru_stime.tv_usec, used->ru_minflt, used->ru_majflt, used->ru_nvcsw,
-        used->ru_nivcsw, asked_to_end != 0);
+        used->ru_nivcsw, (int)asked_to_end);
 }
 
 int main(int argc, char **argv) {

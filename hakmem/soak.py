@@ -1,0 +1,203 @@
+"""Soak one process for minutes or hours, an epoch at a time: whether its speed is steady and its memory drifts.
+
+Points within one process are no independent trials: what is said here holds for this process, and arms are compared by
+a campaign. An interrupt asks the process to end; what it has measured is analysed all the same.
+"""
+
+import io
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from hakmem import run, sample, stats
+from hakmem.arms import Arm
+from hakmem.build import Build
+from hakmem.errors import LedgerError
+from hakmem.workload import Workload
+
+COLUMNS = ["epoch", "t_s", "ops", "ops_per_s", "rss_mb", "lazyfree_mb", "peak_rss_mb", "stall_max_us"]
+SYSCALL_BUDGET = 1e-4  # an operation
+WARM_SHARE = 1.2  # a soak's driver warms up for a tenth of its time
+FEWEST = 5  # epochs from which a drift and percentiles are told
+Watch = Callable[[pd.DataFrame], None]
+
+
+class Analysis(BaseModel):
+    """What one soak shows; None where it was not measured, or where there are fewer than five epochs.
+
+    Rates are operations a second over epochs: `p1`, `p10` and `p50` are percentiles, so that `p1` is the slow tail.
+    The slope is Theil-Sen's over the epochs' resident memory less LazyFree, KiB/s with its 95 % interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    arm: str
+    status: str
+    stopped_early: bool
+    epochs: int
+    seconds: float
+    ops_per_s: float | None
+    cv_percent: float | None
+    p1: float | None
+    p10: float | None
+    p50: float | None
+    slowest_epoch: float | None
+    stall_max_us: float | None
+    rss_first_mb: float | None
+    rss_last_mb: float | None
+    slope_kb_per_s: float | None
+    slope_low: float | None
+    slope_high: float | None
+    drifts: bool | None
+    peak_rss_mb: float | None
+    syscalls_per_op: float | None
+    within_syscall_budget: bool | None
+
+
+def soak(build: Build, arm: Arm, work: Workload, csv: Path, watch: Watch) -> tuple[run.Outcome, pd.DataFrame]:
+    """Run one process until its time is over, or somebody interrupts.
+
+    Parameters
+    ----------
+    build : Build
+    arm : Arm
+    work : Workload
+        A ``soak``, or a program of the user's with `seconds`.
+    csv : Path
+        Gets a line an epoch while the process runs; a Parquet file of the same name is written at the end.
+    watch : callable
+        Called with the epochs so far whenever there is a new one.
+
+    Returns
+    -------
+    tuple
+        The outcome, and the epochs (`COLUMNS`; a program's have memory only).
+
+    Raises
+    ------
+    LedgerError
+        The files cannot be written.
+    """
+    try:
+        csv.parent.mkdir(parents=True, exist_ok=True)
+        csv.write_text(",".join(COLUMNS) + "\n")
+    except OSError as error:
+        raise LedgerError(f"cannot write the epochs to {csv}: {error.strerror}") from error
+    epoch_s = max(work.expected_s / 60, 0.1)
+    source = _Sampled(epoch_s, csv) if work.program else _Written(csv)
+    chosen = work if work.program else work.model_copy(update={"args": (*work.args, f"--csv={csv}")})
+    with _interrupts() as asked:
+
+        def tick(pid: int) -> None:
+            asked.append(pid)
+            if source.grows(pid):
+                watch(source.epochs())
+
+        outcome = run.trial(build, arm, chosen, timeout_s=WARM_SHARE * work.expected_s + 60, tick=tick)
+    epochs = source.epochs()
+    epochs.to_parquet(csv.with_suffix(".parquet"), index=False)
+    return outcome, epochs
+
+
+def analyse(arm: str, epochs: pd.DataFrame, outcome: run.Outcome) -> Analysis:
+    """Make the analysis of a soak: a pure function of its epochs and its outcome."""
+    line = outcome.line
+    enough = len(epochs) >= FEWEST
+    rates = epochs["ops_per_s"].dropna().astype(float)
+    tail = np.percentile(rates, [1, 10, 50]) if enough and len(rates) else [None, None, None]
+    resident = (epochs["rss_mb"] - epochs["lazyfree_mb"].clip(lower=0).fillna(0)).astype(float)
+    drift = stats.drift(epochs["t_s"], 1024 * resident) if enough else None
+    timed = line.allocator.timed if line and line.allocator else {}
+    calls = sum(count for name, count in timed.items() if name.startswith("sys_"))
+    per_op = calls / line.ops if line and line.ops and timed else None
+    extra = line.extra if line else {}
+    peak_kb = line.peak_rss_kb if line else None
+    return Analysis(
+        arm=arm,
+        status=outcome.status,
+        stopped_early=bool(extra.get("stopped_early") or extra.get("asked_to_end") == 2),
+        epochs=len(epochs),
+        seconds=float(epochs["t_s"].iloc[-1]) if len(epochs) else 0.0,
+        ops_per_s=float(rates.mean()) if len(rates) else None,
+        cv_percent=100 * stats.cv(rates) if enough and len(rates) else None,
+        **dict(zip(("p1", "p10", "p50"), tail, strict=True)),
+        slowest_epoch=float(rates.min()) if len(rates) else None,
+        stall_max_us=float(epochs["stall_max_us"].max()) if epochs["stall_max_us"].notna().any() else None,
+        rss_first_mb=drift.first_kb / 1024 if drift else None,
+        rss_last_mb=drift.last_kb / 1024 if drift else None,
+        slope_kb_per_s=drift.slope.estimate if drift else None,
+        slope_low=drift.slope.low if drift else None,
+        slope_high=drift.slope.high if drift else None,
+        drifts=not drift.is_zero if drift else None,
+        peak_rss_mb=peak_kb / 1024 if peak_kb else None,
+        syscalls_per_op=per_op,
+        within_syscall_budget=per_op <= SYSCALL_BUDGET if per_op is not None else None,
+    )
+
+
+class _Written:
+    """The epochs that a driver writes to its CSV."""
+
+    def __init__(self, csv: Path) -> None:
+        self._csv, self._size = csv, 0
+
+    def grows(self, pid: int) -> bool:
+        """Tell whether there is a further epoch."""
+        before, self._size = self._size, self._csv.stat().st_size
+        return self._size > before > 0
+
+    def epochs(self) -> pd.DataFrame:
+        """Return the whole lines; the last one may be half written."""
+        whole = self._csv.read_text().rpartition("\n")[0]
+        return pd.read_csv(io.StringIO(whole)).astype({"ops": "float64"})
+
+
+class _Sampled:
+    """The epochs of a program that tells nothing: the median of its RSS, sampled from outside."""
+
+    def __init__(self, epoch_s: float, csv: Path) -> None:
+        self._sampler = sample.Sampler(family=True)
+        self._epoch_s, self._csv, self._known = epoch_s, csv, 0
+
+    def grows(self, pid: int) -> bool:
+        """Take a sample; tell whether it begins a further epoch."""
+        self._sampler.tick(pid)
+        before, self._known = self._known, int((self._sampler.t_s or [0.0])[-1] / self._epoch_s)
+        return self._known > before
+
+    def epochs(self) -> pd.DataFrame:
+        """Return the epochs, and write them to the CSV."""
+        taken = pd.DataFrame({"t_s": self._sampler.t_s, "rss_mb": np.array(self._sampler.rss_kb) / 1024})
+        number = (taken["t_s"] // self._epoch_s).astype(int)
+        table = taken.groupby(number).agg(t_s=("t_s", "last"), rss_mb=("rss_mb", "median")).reset_index(drop=True)
+        table["peak_rss_mb"] = taken["rss_mb"].groupby(number).max().cummax().to_numpy()
+        table["epoch"] = range(len(table))
+        table = table.reindex(columns=COLUMNS).astype("float64")
+        table.to_csv(self._csv, index=False)
+        return table
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Hand the first Ctrl-C on to the measured process, whose pid stands last in the list that is yielded."""
+    pids: list[int] = []
+    begin = time.monotonic()
+
+    def hand_on(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not pids:
+            raise KeyboardInterrupt(f"after {time.monotonic() - begin:.1f} s, before anything was measured")
+        os.kill(pids[-1], signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, hand_on)
+    try:
+        yield pids
+    finally:
+        signal.signal(signal.SIGINT, before)
