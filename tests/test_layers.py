@@ -21,9 +21,10 @@ LEAVES = {
     "gates": {"base", "diag"},
     "stats": {"base", "diag"},
     "policy": {"base", "diag"},
+    "classes": {"base"},
 }
 ALLOWED = dict(LEAVES)
-for room in ("os", "superslab", "slab", "large", "tcache", "dump", "api"):
+for room in ("os", "lean", "superslab", "slab", "large", "tcache", "dump", "api"):
     ALLOWED[room] = set(ALLOWED)
 PUBLIC = {"../include/hakmem.h", "../include/hakmem_inline.h", "gates.def"}
 

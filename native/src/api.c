@@ -36,7 +36,9 @@ static COLD bool start(void) {
     if (!ready && !failed) {
         gates_load();
         slab_init();
-        if (os_init() && ss_init() && tcache_init()) __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+        bool mapped = os_init();
+        lean_init();
+        if (mapped && ss_init() && tcache_init()) __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
         else failed = true;
     }
     unlock(&start_lock);
@@ -50,11 +52,13 @@ static void before_fork(void) {
     tcache_lock_all();
     slab_lock_all();
     ss_lock_all();
+    lean_lock();
     stats_lock();
 }
 
 static void after_fork(void) {
     stats_unlock();
+    lean_unlock();
     ss_unlock_all();
     slab_unlock_all();
     tcache_unlock_all();
@@ -239,11 +243,11 @@ EXPORT void hakmem_stats_get(hakmem_stats *out) {
     if (!started()) return;
     stats_block t;
     stats_total(&t);
-    out->resident = ss_resident_bytes();
+    out->resident = lean_resident();
     out->live = slab_live_bytes() + ss_run_bytes();
-    out->metadata = ss_metadata_bytes() + tcache_bytes(&cached);
+    out->metadata = lean_metadata() + tcache_bytes(&cached);
     ss_count(&out->superslabs, &units);
-    out->target = ss_lean_releases() ? (size_t)ss_mem_lean_target_mb() * MIB : 0;
+    out->target = lean_releases() ? (size_t)ss_mem_lean_target_mb() * MIB : 0;
     out->system_calls = t.n[ST_sys_mmap] + t.n[ST_sys_munmap] + t.n[ST_sys_mprotect] + t.n[ST_sys_madvise] + t.n[ST_sys_mremap];
 }
 

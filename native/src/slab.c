@@ -7,22 +7,6 @@
 
 #include <string.h>
 
-#define OCTAVE(size)                                                                                                          \
-    ((size) <= 16 ? 0 : (size) <= 32 ? 1 : (size) <= 64 ? 2 : (size) <= 128 ? 3 : (size) <= 256 ? 4 : (size) <= 512 ? 5       \
-     : (size) <= 1024 ? 6 : (size) <= 2048 ? 7 : 8)
-
-const class_info hak_class[CLASSES + 1] = {
-#define X(c, before, size) [c] = {size, 65536 / (size), (uint32_t)((0x100000000ull + (size) - 1) / (size)), OCTAVE(size)},
-    HAK_CLASS_TABLE(X)
-#undef X
-};
-
-const uint8_t hak_size_class[SMALL_MAX / 16 + 1] = {[0] = 1,
-#define X(c, before, size) [(before) / 16 + 1 ...(size) / 16] = c,
-                                                    HAK_CLASS_TABLE(X)
-#undef X
-};
-
 uintptr_t hak_secret;
 #if HAK_CHECKS
 block hak_sentinel = {NULL, 1}; /* 1 is neither the secret nor 0, which the secret is before the start */
@@ -64,8 +48,8 @@ unsigned slab_cap(unsigned cls, policy_pressure pressure) {
 }
 
 slab_route slab_decide(unsigned cls) {
-    unsigned cap = slab_cap(cls, ss_pressure());
-    return (slab_route){cls, policy_batch(hak_class[cls].size, REFILL_BYTES, cap), ss_lean_releases()};
+    unsigned cap = slab_cap(cls, lean_pressure());
+    return (slab_route){cls, policy_batch(hak_class[cls].size, REFILL_BYTES, cap), lean_releases()};
 }
 
 /* ---- lists ---- */
@@ -138,7 +122,7 @@ static void end_slab(slab_heap *h, unit *s) {
     drop_candidate(s);
     s->state = UNIT_FREE;
     poke(&hak_unit_class[unit_number(s)], 0);
-    if (h && h->warm_count < (unsigned)gate(G_WARM_POOL) && !ss_lean_releases()) {
+    if (h && h->warm_count < (unsigned)gate(G_WARM_POOL) && !lean_releases()) {
         STAT(warm_put);
         h->warm[h->warm_count++] = unit_number(s);
         return;
@@ -255,7 +239,7 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
     unlock(&k->lock);
     chain out = link_blocks(g, groups, cls);
     stat_octave(hak_class[cls].octave, OCT_TAKEN, out.count);
-    if (decided ? r.lean : ss_lean_releases()) slab_purge_if_over();
+    if (decided ? r.lean : lean_releases()) slab_purge_if_over();
     return out;
 }
 
@@ -310,14 +294,14 @@ static void put_group(slab_heap *h, slab_class *k, const group *g) {
     s->nfree += n;
     if (g->word < s->hint) s->hint = (uint16_t)g->word;
     stat_add(!s->owner || s->owner == h ? ST_ss_local : ST_ss_remote, n);
-    if (is_empty(s) && (!s->owner || ss_lean_releases())) { /* a thread's current slab stays, but not with Lean */
+    if (is_empty(s) && (!s->owner || lean_releases())) { /* a thread's current slab stays, but not with Lean */
         if (s->listed) unlist_slab(k, s);
         if (s->owner) s->owner->current[s->cls] = NULL;
         s->owner = NULL;
         end_slab(h, s);
     } else {
         if (!s->owner && !s->listed) list_slab(k, s);
-        if (ss_lean_releases()) make_candidate(k, s);
+        if (lean_releases()) make_candidate(k, s);
     }
 }
 
@@ -332,7 +316,7 @@ void slab_flush(slab_heap *h, unsigned cls, chain c) {
         unlock(&k->lock);
     }
     stat_octave(hak_class[cls].octave, OCT_RETURNED, total);
-    if (ss_lean_releases()) {
+    if (lean_releases()) {
         __atomic_fetch_add(&freed_since_purge, (size_t)total * hak_class[cls].size, __ATOMIC_RELAXED);
         slab_purge_if_over();
     }
@@ -350,7 +334,7 @@ static void check_chain(unsigned cls, chain c) {
 
 bool slab_depot_put(unsigned cls, chain c) {
     slab_class *k = &classes[cls];
-    if (ss_lean_releases() || peek(&k->depot_count) == DEPOT_CHAINS) return false; /* Lean keeps no chains at rest */
+    if (lean_releases() || peek(&k->depot_count) == DEPOT_CHAINS) return false; /* Lean keeps no chains at rest */
     if (HAK_CHECKS) check_chain(cls, c);
     lock(&k->lock);
     bool ok = k->depot_count < DEPOT_CHAINS;
@@ -384,7 +368,7 @@ void slab_depot_drain(void) {
 void slab_abandon(slab_heap *h) {
     for (unsigned cls = 1; cls <= CLASSES; cls++) {
         slab_class *k = &classes[cls];
-        if (!ss_lean_releases() && !h->current[cls]) continue; /* with Lean others take empty slabs away: look under the lock */
+        if (!lean_releases() && !h->current[cls]) continue; /* with Lean others take empty slabs away: look under the lock */
         lock(&k->lock);
         unit *s = h->current[cls];
         h->current[cls] = NULL;
@@ -491,10 +475,10 @@ static void purge_class(slab_class *k, bool partly) {
 }
 
 void slab_purge(size_t goal) {
-    size_t start = ss_resident_bytes();
+    size_t start = lean_resident();
     ss_purge_free(goal);
     bool partly = gate(G_SS_PARTIAL_RELEASE);
-    for (unsigned c = CLASSES; c >= 1 && start - ss_resident_bytes() < goal; c--)
+    for (unsigned c = CLASSES; c >= 1 && start - lean_resident() < goal; c--)
         if (peek(&classes[c].candidates)) purge_class(&classes[c], partly);
 }
 
@@ -513,23 +497,23 @@ static bool too_old(void) {
 }
 
 void slab_purge_if_over(void) {
-    bool old = too_old(), over = ss_excess() > 0;
+    bool old = too_old(), over = lean_excess() > 0;
     if (!over && !old) {
         STAT(early_under_target);
         return;
     }
-    size_t freed = peek(&freed_since_purge), before = ss_resident_bytes();
+    size_t freed = peek(&freed_since_purge), before = lean_resident();
     uint64_t t0;
-    if ((freed < peek(&purge_step) && !old) || !ss_may_purge(&t0)) return;
+    if ((freed < peek(&purge_step) && !old) || !lean_may_purge(&t0)) return;
     poke(&freed_since_purge, 0);
     slab_purge(PURGE_ALL);
-    size_t after = ss_resident_bytes();
+    size_t after = lean_resident();
     poke(&purge_step, policy_step(PURGE_STEP_BYTES, after));
-    ss_purge_done(t0, over && before - after < freed / 4);
+    lean_purge_done(t0, over && before - after < freed / 4);
 }
 
 size_t slab_trim(void) {
-    size_t start = ss_resident_bytes();
+    size_t start = lean_resident();
     slab_depot_drain();
     for (unsigned cls = 1; cls <= CLASSES; cls++) {
         slab_class *k = &classes[cls];
@@ -539,7 +523,7 @@ size_t slab_trim(void) {
         unlock(&k->lock);
     }
     slab_purge(PURGE_ALL);
-    size_t now = ss_resident_bytes();
+    size_t now = lean_resident();
     return start > now ? start - now : 0;
 }
 

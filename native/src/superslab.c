@@ -1,8 +1,6 @@
 #include "superslab.h"
 
-#include "diag.h"
 #include "gates.h"
-#include "policy.h"
 #include "stats.h"
 
 #include <string.h>
@@ -22,12 +20,7 @@ static size_t table_len, top;              /* [0, top) have been used; those abo
 static size_t known_units;                 /* units with a usable record */
 static size_t kind_count[SS_TAIL + 1], kind_hint[SS_TAIL + 1]; /* below the hint there is none of that kind */
 static SuperSlab *partial;                 /* UNITS with a free unit */
-static size_t resident, free_resident;     /* bytes; free: in units that nobody uses */
-static size_t before_start;                /* resident when hakmem started */
-static policy_pressure pressure;
-static policy_pulse pulse;
-static policy_purse purse;
-static bool lean, warned_unreachable, purges_futile;
+static size_t free_resident;               /* resident bytes in units that nobody uses */
 static hak_lock ss_lock = HAK_LOCK_INIT;
 
 void ss_lock_all(void) { lock(&ss_lock); }
@@ -62,7 +55,7 @@ static void set_resident(unit *r, uint16_t pages, bool in_use) {
     uint16_t was = r->resident;
     if (was == pages) return;
     size_t grown = bytes_of(pages & (uint16_t)~was), shrunk = bytes_of(was & (uint16_t)~pages);
-    __atomic_fetch_add(&resident, grown - shrunk, __ATOMIC_RELAXED);
+    lean_add_resident(grown - shrunk);
     if (!in_use) free_resident += grown - shrunk;
     poke(&r->resident, pages);
 }
@@ -70,13 +63,6 @@ static void set_resident(unit *r, uint16_t pages, bool in_use) {
 void ss_mark_resident(unit *r, size_t from, size_t to) {
     unsigned a = (unsigned)(from >> hak_page_shift), b = (unsigned)((to - 1) >> hak_page_shift);
     set_resident(r, r->resident | (uint16_t)(bits32(b + 1) & ~bits32(a)), true);
-}
-
-size_t ss_resident_bytes(void) { return peek(&resident); }
-
-size_t ss_metadata_bytes(void) {
-    size_t n = peek(&top);
-    return n * sizeof(SuperSlab) + ((n << (ss_shift - UNIT_SHIFT)) * (sizeof(unit) + 1));
 }
 
 size_t ss_run_bytes(void) {
@@ -102,77 +88,16 @@ void ss_count(size_t *superslabs, size_t *units_used) {
     unlock(&ss_lock);
 }
 
-/* ---- Lean: gate -> release policy -> OS, one conversion point each ---- */
-
-int ss_mem_lean_enabled(void) { return lean; }
-int ss_mem_lean_target_mb(void) { return (int)gate(G_SS_MEM_LEAN_TARGET_MB); }
-ss_mem_lean_decommit_mode_t ss_mem_lean_decommit_mode(void) { return (int)gate(G_SS_MEM_LEAN_DECOMMIT); }
-void ss_os_stats_record_lean_retire(void) { STAT(lean_retire); }
-
-bool ss_lean_releases(void) { return lean && ss_mem_lean_decommit_mode() != DECOMMIT_OFF; }
-
-size_t ss_excess(void) {
-    if (!ss_lean_releases()) return 0;
-    size_t target = (size_t)ss_mem_lean_target_mb() * MIB, ours = peek(&resident) + ss_metadata_bytes();
-    policy_pressure was = peek(&pressure), is = policy_press(was, target, before_start + ours, peek(&purges_futile));
-    if (is != was) poke(&pressure, is);
-    return policy_excess(target, before_start, ours);
-}
-
-policy_pressure ss_pressure(void) { return peek(&pressure); }
-
-/* Empty SuperSlabs that Lean leaves resident below the target. */
-static size_t superslabs_to_keep(void) {
-    return policy_reserve((int)gate(G_SS_EMPTY_RESERVE), &pulse, os_now_coarse_ns()) + (size_t)gate(G_SS_CACHE_GLOBAL);
-}
+/* ---- what stays resident ---- */
 
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
     (void)ss, (void)class_idx; /* SuperSlabs are shared by all classes here */
-    if (!ss_lean_releases()) return true;
-    if (ss_excess()) return false;
-    return kind_count[SS_DIRTY] < superslabs_to_keep();
-}
-
-static bool released_reads_zero(void) { return !(lean && ss_mem_lean_decommit_mode() == DECOMMIT_FREE); }
-
-static int release_advice(void) { return released_reads_zero() ? MADV_DONTNEED : MADV_FREE; }
-
-/* Pages go back, the mapping stays. When to call it is the caller's business. */
-int ss_maybe_decommit_superslab(void *ptr, size_t size) {
-    if (ss_os_madvise_guarded(ptr, size, release_advice())) return -1;
-    STAT(lean_decommit);
-    return 0;
-}
-
-bool ss_may_purge(uint64_t *t0) {
-    *t0 = os_now_ns();
-    lock(&ss_lock);
-    bool ok = policy_may_spend(&purse, *t0, (unsigned)gate(G_SS_LEAN_CPU_PERMILLE));
-    unlock(&ss_lock);
-    if (!ok) STAT(early_cpu_budget);
-    return ok;
-}
-
-void ss_purge_done(uint64_t t0, bool futile) {
-    poke(&purges_futile, futile);
-    uint64_t spent = os_now_ns() - t0;
-    lock(&ss_lock);
-    policy_spent(&purse, spent);
-    unlock(&ss_lock);
-    STAT_N(purge_ns, spent);
-    STAT(purge_runs);
-    size_t over = ss_excess();
-    if (!over) return;
-    STAT(target_unreachable);
-    if (gate(G_SS_OS_STATS) && !warned_unreachable) {
-        warned_unreachable = true;
-        hak_msg("target of %d MB is out of reach: live data and the pages it stands on are %zu KB above it",
-                ss_mem_lean_target_mb(), over >> 10);
-    }
+    if (!lean_releases()) return true;
+    return !lean_excess() && kind_count[SS_DIRTY] < lean_superslabs_to_keep();
 }
 
 void ss_release_now(ss_release *b) {
-    size_t done = b->n ? os_madvise_ranges_guarded(b->range, b->n, release_advice()) : 0;
+    size_t done = b->n ? os_madvise_ranges_guarded(b->range, b->n, lean_advice()) : 0;
     for (size_t i = 0; i < done; i++) {
         unit *r = b->part[i].of;
         STAT(lean_decommit);
@@ -230,7 +155,7 @@ static void forget_pages(SuperSlab *ss) {
 static void retire(SuperSlab *ss) {
     unsigned pages = (unsigned)((size_t)ss_units << (UNIT_SHIFT - hak_page_shift));
     if (!ss_maybe_decommit_superslab(address_of(ss), ss_bytes())) {
-        if (released_reads_zero()) ss->nonzero = 0;
+        if (lean_released_reads_zero()) ss->nonzero = 0;
         STAT_N(pages_released, pages);
         ss_os_stats_record_lean_retire();
         set_kind(ss, SS_CLEAN);
@@ -247,7 +172,7 @@ static void retire(SuperSlab *ss) {
 
 static void emptied(SuperSlab *ss) {
     STAT(ss_empty);
-    policy_beat(&pulse, os_now_coarse_ns());
+    lean_beat();
     unlist_partial(ss);
     if (ss_should_keep_superslab(ss, -1)) {
         STAT(ss_cached);
@@ -267,7 +192,7 @@ static size_t find_kind(ss_kind kind) {
 static bool commit(size_t first, size_t n) {
     if (!know_units((first + n) << (ss_shift - UNIT_SHIFT))) return false;
     if (!os_commit(address_of(&table[first]), n << ss_shift)) return false;
-    if (gate(G_HUGE_PAGES) == HUGE_ALWAYS && !lean)
+    if (gate(G_HUGE_PAGES) == HUGE_ALWAYS && !ss_mem_lean_enabled())
         (void)ss_os_madvise_guarded(address_of(&table[first]), n << ss_shift, MADV_HUGEPAGE);
     STAT_N(ss_new, n);
     return true;
@@ -277,7 +202,8 @@ static void grow_top(size_t end) {
     if (end <= top) return;
     kind_count[SS_NONE] += end - top;
     if (top < kind_hint[SS_NONE]) kind_hint[SS_NONE] = top;
-    poke(&top, end);
+    top = end;
+    lean_set_metadata(top * sizeof(SuperSlab) + (top << (ss_shift - UNIT_SHIFT)) * (sizeof(unit) + 1));
 }
 
 /* An empty SuperSlab: resident before clean before new. */
@@ -361,7 +287,7 @@ static size_t release_free_units(SuperSlab *ss) {
             STAT_N(pages_released, (unsigned)__builtin_popcount(unit_record(first + u)->resident));
             set_resident(unit_record(first + u), 0, false);
         }
-        if (released_reads_zero()) ss->nonzero &= ~(bits32(b) & ~bits32(a));
+        if (lean_released_reads_zero()) ss->nonzero &= ~(bits32(b) & ~bits32(a));
         a = b;
     }
     return before - free_resident;
@@ -387,8 +313,8 @@ void ss_units_free(size_t first, unsigned k) {
         emptied(ss);
     } else {
         list_partial(ss);
-        if (ss_lean_releases() &&
-            (ss_excess() || free_resident > DIRTY_SLACK_UNITS * UNIT_SIZE + superslabs_to_keep() * ss_bytes()))
+        if (lean_releases() &&
+            (lean_excess() || free_resident > DIRTY_SLACK_UNITS * UNIT_SIZE + lean_superslabs_to_keep() * ss_bytes()))
             (void)release_free_units(ss);
     }
     unlock(&ss_lock);
@@ -457,7 +383,7 @@ static bool occupy(size_t first, size_t n, size_t from, size_t bytes, bool *zero
 }
 
 static void want_huge(size_t first, size_t bytes) {
-    if (gate(G_HUGE_PAGES) == HUGE_NEVER || lean || bytes < HUGE_MIN_BYTES || ss_bytes() < 2 * MIB) return;
+    if (gate(G_HUGE_PAGES) == HUGE_NEVER || ss_mem_lean_enabled() || bytes < HUGE_MIN_BYTES || ss_bytes() < 2 * MIB) return;
     size_t n = bytes >> ss_shift, a = first; /* only SuperSlabs that are used whole: a tail would cost resident memory */
     while (a < first + n && table[a].huge) a++;
     if (a == first + n) return;
@@ -501,12 +427,12 @@ static void vacate(size_t first, size_t n, bool give_back) {
         set_kind(ss, SS_DIRTY);
     }
     bool gone = give_back && os_uncommit(address_of(&table[first]), n << ss_shift);
-    bool lazy = !gone && ss_lean_releases() && !ss_maybe_decommit_superslab(address_of(&table[first]), n << ss_shift);
+    bool lazy = !gone && lean_releases() && !ss_maybe_decommit_superslab(address_of(&table[first]), n << ss_shift);
     if (!gone && !lazy) return;
     for (size_t i = first; i < first + n; i++) {
         SuperSlab *ss = &table[i];
         if (gone) ss->huge = 0;
-        if (gone || released_reads_zero()) ss->nonzero = 0;
+        if (gone || lean_released_reads_zero()) ss->nonzero = 0;
         if (lazy) ss_os_stats_record_lean_retire();
         set_kind(ss, gone ? SS_NONE : SS_CLEAN);
         forget_pages(ss);
@@ -565,7 +491,7 @@ SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes) {
 static void prewarm(void) {
     int mode = (int)gate(G_SS_PREWARM);
     size_t n = (size_t)__builtin_popcount((unsigned)gate(G_SS_PREWARM_CLASSES));
-    if (lean || mode == PREWARM_OFF || !n || n > table_len || !gate(G_TINY_USE_SUPERSLAB) || !commit(0, n)) return;
+    if (ss_mem_lean_enabled() || mode == PREWARM_OFF || !n || n > table_len || !gate(G_TINY_USE_SUPERSLAB) || !commit(0, n)) return;
     grow_top(n);
     for (size_t i = 0; i < n; i++) {
         set_kind(&table[i], mode == PREWARM_TOUCH ? SS_DIRTY : SS_CLEAN);
@@ -583,15 +509,12 @@ bool ss_init(void) {
     table_len = hak_arena_units / ss_units;
     size_t page = (size_t)1 << hak_page_shift, table_bytes = round_up(table_len * sizeof(SuperSlab), page);
     size_t class_bytes = round_up(hak_arena_units, page);
-    lean = gate(G_SS_MEM_LEAN);
-    before_start = os_resident_bytes();
     if (!(table = os_metadata(table_bytes)) || !(hak_unit_class = os_metadata(class_bytes)) ||
         !(unit_table = os_metadata(round_up(hak_arena_units * sizeof(unit), page))) ||
         !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page))) || !os_commit(table, table_bytes) ||
         !os_commit(hak_unit_class, class_bytes))
         return false;
-    if (lean) (void)ss_os_madvise_guarded((void *)hak_arena_base, hak_arena_units << UNIT_SHIFT, MADV_NOHUGEPAGE);
-    pressure = ss_lean_releases() ? PRESSURE_LEAN : PRESSURE_NONE;
+    if (ss_mem_lean_enabled()) (void)ss_os_madvise_guarded((void *)hak_arena_base, hak_arena_units << UNIT_SHIFT, MADV_NOHUGEPAGE);
     prewarm();
     return true;
 }

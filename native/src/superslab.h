@@ -19,8 +19,8 @@
 #define HAK_SUPERSLAB_H
 
 #include "base.h"
+#include "lean.h"
 #include "os.h"
-#include "policy.h"
 
 #define SS_MAGIC 0x48414b4du
 #define UNIT_INLINE_WORDS 8   /* bitmap words in the record: up to 512 blocks, 128 B and larger */
@@ -96,24 +96,9 @@ void ss_release_add(ss_release *b, unit *r, uint16_t pages);
 void ss_release_now(ss_release *b);
 unsigned ss_pages_per_unit(void);
 
-/* Lean. */
-int ss_mem_lean_enabled(void);
-int ss_mem_lean_target_mb(void);
-typedef int ss_mem_lean_decommit_mode_t; /* DECOMMIT_FREE, DECOMMIT_DONTNEED, DECOMMIT_OFF */
-ss_mem_lean_decommit_mode_t ss_mem_lean_decommit_mode(void);
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx);
-int ss_maybe_decommit_superslab(void *ptr, size_t size);
-void ss_os_stats_record_lean_retire(void);
-
-bool ss_lean_releases(void);      /* LEAN with FREE or DONTNEED, and the kernel still takes advice */
-size_t ss_excess(void);           /* bytes above the target, 0 outside Lean */
-policy_pressure ss_pressure(void); /* as of the last ss_excess() */
-bool ss_may_purge(uint64_t *t0);  /* within the CPU budget; starts the clock */
-void ss_purge_done(uint64_t t0, bool futile);
-void ss_purge_free(size_t goal);  /* resident pages of free units and cached SuperSlabs, until `goal` bytes */
-size_t ss_resident_bytes(void);
-size_t ss_metadata_bytes(void);
-size_t ss_run_bytes(void); /* in page runs and spans */
+void ss_purge_free(size_t goal); /* resident pages of free units and cached SuperSlabs, until `goal` bytes */
+size_t ss_run_bytes(void);       /* in page runs and spans */
 void ss_count(size_t *superslabs, size_t *units);
 
 #endif

@@ -61,7 +61,7 @@ static void empty_list(const heap *h, unsigned c) {
 }
 
 static void decide_caps(heap *h) {
-    h->pressure = ss_pressure();
+    h->pressure = lean_pressure();
     for (unsigned c = 1; c <= CLASSES; c++) h->cap[c] = (int16_t)slab_cap(c, h->pressure);
 }
 
@@ -158,7 +158,7 @@ bool tcache_init(void) {
 
 /* Caches shrink when the process passes its target, and grow again when it is well below. */
 static void follow_pressure(heap *h) {
-    if (likely(h->pressure == ss_pressure())) return;
+    if (likely(h->pressure == lean_pressure())) return;
     tcache_drain();
     decide_caps(h);
     for (unsigned c = 1; c <= CLASSES; c++) hak_tls.room[c] = h->cap[c];

@@ -1,0 +1,85 @@
+#include "lean.h"
+
+#include "diag.h"
+#include "gates.h"
+#include "os.h"
+#include "stats.h"
+
+#include <sys/mman.h>
+
+static bool lean, warned_unreachable, purges_futile;
+static size_t resident, metadata, before_start;
+static policy_pressure pressure;
+static policy_pulse pulse;
+static policy_purse purse;
+static hak_lock purse_lock = HAK_LOCK_INIT;
+
+void lean_lock(void) { lock(&purse_lock); }
+void lean_unlock(void) { unlock(&purse_lock); }
+
+void lean_init(void) {
+    lean = gate(G_SS_MEM_LEAN);
+    before_start = os_resident_bytes();
+    pressure = lean_releases() ? PRESSURE_LEAN : PRESSURE_NONE;
+}
+
+int ss_mem_lean_enabled(void) { return lean; }
+int ss_mem_lean_target_mb(void) { return (int)gate(G_SS_MEM_LEAN_TARGET_MB); }
+ss_mem_lean_decommit_mode_t ss_mem_lean_decommit_mode(void) { return (int)gate(G_SS_MEM_LEAN_DECOMMIT); }
+void ss_os_stats_record_lean_retire(void) { STAT(lean_retire); }
+
+bool lean_releases(void) { return lean && ss_mem_lean_decommit_mode() != DECOMMIT_OFF; }
+
+void lean_add_resident(size_t bytes) { __atomic_fetch_add(&resident, bytes, __ATOMIC_RELAXED); }
+void lean_set_metadata(size_t bytes) { poke(&metadata, bytes); }
+size_t lean_resident(void) { return peek(&resident); }
+size_t lean_metadata(void) { return peek(&metadata); }
+
+size_t lean_excess(void) {
+    if (!lean_releases()) return 0;
+    size_t target = (size_t)ss_mem_lean_target_mb() * MIB, ours = lean_resident() + lean_metadata();
+    policy_pressure was = peek(&pressure), is = policy_press(was, target, before_start + ours, peek(&purges_futile));
+    if (is != was) poke(&pressure, is);
+    return policy_excess(target, before_start, ours);
+}
+
+policy_pressure lean_pressure(void) { return peek(&pressure); }
+
+void lean_beat(void) { policy_beat(&pulse, os_now_coarse_ns()); }
+size_t lean_superslabs_to_keep(void) {
+    return policy_reserve((int)gate(G_SS_EMPTY_RESERVE), &pulse, os_now_coarse_ns()) + (size_t)gate(G_SS_CACHE_GLOBAL);
+}
+
+bool lean_released_reads_zero(void) { return !(lean && ss_mem_lean_decommit_mode() == DECOMMIT_FREE); }
+int lean_advice(void) { return lean_released_reads_zero() ? MADV_DONTNEED : MADV_FREE; }
+
+int ss_maybe_decommit_superslab(void *ptr, size_t size) {
+    if (ss_os_madvise_guarded(ptr, size, lean_advice())) return -1;
+    STAT(lean_decommit);
+    return 0;
+}
+
+bool lean_may_purge(uint64_t *t0) {
+    *t0 = os_now_ns();
+    lock(&purse_lock);
+    bool ok = policy_may_spend(&purse, *t0, (unsigned)gate(G_SS_LEAN_CPU_PERMILLE));
+    unlock(&purse_lock);
+    if (!ok) STAT(early_cpu_budget);
+    return ok;
+}
+
+void lean_purge_done(uint64_t t0, bool futile) {
+    poke(&purges_futile, futile);
+    uint64_t spent = os_now_ns() - t0;
+    lock(&purse_lock);
+    policy_spent(&purse, spent);
+    unlock(&purse_lock);
+    STAT_N(purge_ns, spent);
+    STAT(purge_runs);
+    size_t over = lean_excess();
+    if (!over) return;
+    STAT(target_unreachable);
+    if (gate(G_SS_OS_STATS) && !__atomic_exchange_n(&warned_unreachable, true, __ATOMIC_RELAXED))
+        hak_msg("target of %d MB is out of reach: live data and the pages it stands on are %zu KB above it",
+                ss_mem_lean_target_mb(), over >> 10);
+}
