@@ -13,7 +13,7 @@ from pydantic import Field
 
 from hakmem import events, kernels, tables, trace
 from hakmem.errors import BadTrace
-from hakmem.generate import GENERATORS, Endless, Generator, Stream, checked
+from hakmem.generate import GENERATORS, PIECE, Endless, Generator, Stream, checked
 
 LARGEST_SHARE = 16  # a size above a 16th of the heap is left out
 BIRTH_WEIGHT = 1 << 49
@@ -183,7 +183,7 @@ class Empirical(Endless):
         lives = np.stack([lows[ends], np.where(dies, widths[ends], 0)], axis=1)
         share = counts / counts.sum()
         lasting = math.fsum((share * np.where(dies, lives[:, 0] + lives[:, 1] / 2, self.events)).tolist())
-        slots = min(self.events, int(3 * lasting) + 10_000)
+        slots = min(self.events, int(3 * lasting) + 10_000) + PIECE  # the last piece may run over the end
         s, rng = np.array([0, slots, 0, -1], np.int64), self.rng()
         lists = (np.full(WHEEL, -1), np.full(slots, -1), np.zeros(slots, np.int64), np.arange(slots)[::-1].copy())
 

@@ -225,6 +225,16 @@ def _parse(file: BinaryIO, size: int, path: Path) -> Header:
     return Header(events, warm, slots, threads, seed, names, sha.hex(), crc, begin, origin)
 
 
+def is_trace(path: Path) -> bool:
+    """Whether a file begins like a trace, plain or compressed."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(len(_MAGIC))
+    except OSError as error:
+        raise BadTrace(f"cannot read the trace {path}: {error.strerror}") from error
+    return begin == _MAGIC or begin.startswith(_ZSTD_MAGIC)
+
+
 # ---- the compressed form ---------------------------------------------------------------------------------------------
 
 

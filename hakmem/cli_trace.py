@@ -1,0 +1,170 @@
+"""Commands about traces: record a program, make, look at, draw and convert traces."""
+
+import html
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm.auto import tqdm
+
+from hakmem import console, fitted, generate, imports, paths, portrait, recording, trace
+from hakmem.build import build as compile_native
+from hakmem.errors import BadParameter
+
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "k": 10**3, "M": 10**6, "G": 10**9}
+
+app = typer.Typer()
+traces = typer.Typer(no_args_is_help=True, help="Make, look at, draw and convert traces of allocations.")
+app.add_typer(traces, name="trace")
+
+File = Annotated[Path, typer.Argument(help="A trace, plain or compressed (.zst).")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="Ends in .zst: compressed.")]
+
+
+@app.command("record", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def record(
+    command: Annotated[list[str], typer.Argument(help="-- PROGRAM ARGS")],
+    output: Output = None,
+    as_json: console.Json = False,
+) -> None:
+    """Record what a program asks of malloc: one trace a process, and a summary; its exit status is passed on."""
+    target = output or Path(f"{Path(command[0]).name}.trace.zst")
+    done = recording.record(compile_native(), command, target)
+    told = [portrait.summary(trace.read(path)) for path in done.traces]
+    console.emit(
+        {"status": done.status, "traces": told},
+        as_json,
+        lambda: _show(told[0]),
+        lambda: console.table(
+            ["trace", "events", "peak live", "command"],
+            [(one["file"], one["events"], one["peak_bytes"], " ".join(one["origin"]["command"])) for one in told],
+        ),
+        lambda: console.next_step(f"hakmem run --arm hakmem --arm system --workload trace:{target}"),
+    )
+    if done.status:
+        raise typer.Exit(done.status if done.status > 0 else 128 - done.status)
+
+
+@traces.command("make")
+def make(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(fitted.ALL)}.")],
+    parameters: Annotated[list[str] | None, typer.Argument(help="parameter=value; 64MiB and 20M are numbers.")] = None,
+    output: Output = None,
+    distribution: Annotated[Path | None, typer.Option(help="Of fleet: size, allocations/s, live objects.")] = None,
+    heap: Annotated[str | None, typer.Option(help="Of fleet: live bytes, such as 64MiB.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Of empirical: the trace to learn from.")] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Generate a trace; the same parameters give the same bytes everywhere."""
+    given: dict[str, Any] = {key: _number(value) for key, value in map(console.pair, parameters or [])}
+    options = {"distribution": distribution, "heap": heap and _number(heap), "source": source}
+    given |= {key: value for key, value in options.items() if value is not None}
+    of, notes = fitted.generator(name, given)
+    target = output or Path(f"{name}.trace.zst")
+    with tqdm(unit=" events", unit_scale=True, disable=None, file=sys.stderr) as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        generate.make(name, of, target, told, notes)
+    summed = portrait.summary(trace.read(target, verify=False))
+    console.emit(
+        summed,
+        as_json,
+        lambda: _show(summed),
+        lambda: console.next_step(f"hakmem run --arm hakmem --arm system --workload trace:{target}"),
+    )
+
+
+@traces.command("list")
+def list_generators(as_json: console.Json = False) -> None:
+    """List the generators with their parameters."""
+    rows = []
+    for name, kind in fitted.ALL.items():
+        about = (kind.__doc__ or "").partition("\n")[0]
+        rows.append((name, "", "", about))
+        rows += [
+            ("", field, "" if one.is_required() else str(one.default), one.description or "")
+            for field, one in kind.model_fields.items()
+        ]
+    data = {name: kind.model_json_schema() for name, kind in fitted.ALL.items()}
+    console.emit(data, as_json, lambda: console.table(["generator", "parameter", "default", "meaning"], rows))
+
+
+@traces.command("info")
+def info(file: File, as_json: console.Json = False) -> None:
+    """Check a trace and sum it up."""
+    told = portrait.summary(trace.read(file))
+    console.emit(told, as_json, lambda: _show(told), lambda: console.next_step(f"hakmem trace plot {file}"))
+
+
+@traces.command("plot")
+def plot(file: File, output: Output = None, as_json: console.Json = False) -> None:
+    """Draw a trace into one HTML page: live bytes, sizes, lifetimes, frees across threads."""
+    drawn = portrait.charts(trace.read(file))
+    target = output or paths.reports() / f"{file.name.partition('.')[0]}_trace.html"
+    style = resources.files("hakmem").joinpath("templates", "page", "style.css").read_text(encoding="utf-8")
+    title = html.escape(drawn.title)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>'
+        f"<body><main><h1>{title}</h1>{drawn.html()}</main></body></html>\n",
+        encoding="utf-8",
+    )
+    console.emit({"page": str(target)}, as_json, lambda: console.say(str(target)))
+
+
+@traces.command("convert")
+def convert(
+    source: Annotated[Path, typer.Argument(help="A trace of hakmem, mtrace's text, or CSV: op,id,size,thread,time.")],
+    target: Annotated[Path, typer.Argument(help="Ends in .zst: compressed.")],
+    form: Annotated[str | None, typer.Option("--from", help="trace, csv or mtrace; else what it looks like.")] = None,
+) -> None:
+    """Compress or unpack a trace, or import another tool's."""
+    known = ("trace", *imports.FORMATS)
+    if form is not None and form not in known:
+        raise BadParameter(f"unknown format {form!r}; the formats are {', '.join(known)}")
+    if form == "trace" or (form is None and trace.is_trace(source)):
+        trace.copy(source, target)
+    else:
+        imports.convert(source, target, form)
+    console.say(str(target))
+
+
+def _number(text: str) -> str | int:
+    """Read ``64MiB``, ``20M`` and the like; all else is left to the generator's model."""
+    for unit, scale in UNITS.items():
+        if text.endswith(unit) and text.removesuffix(unit).strip().isdigit():
+            return int(text.removesuffix(unit)) * scale
+    return text
+
+
+def _show(told: dict[str, Any]) -> None:
+    """Print a summary as a table of two columns."""
+    origin = told["origin"]
+    made_by = " ".join(origin["command"]) or f"{origin['generator']} {_plain(origin['parameters'])}"
+    rows = [
+        ("file", told["file"]),
+        (origin["kind"], made_by),
+        ("events", f"{told['events']:,} ({told['warm']:,} of them warm-up)"),
+        ("operations", _plain({name: count for name, count in told["ops"].items() if count})),
+        ("threads, slots", f"{told['threads']}, {told['slots']:,}"),
+        ("peak live", f"{told['peak_bytes']:,} bytes in {told['peak_blocks']:,} blocks"),
+        ("live at the end", f"{told['end_bytes']:,} bytes"),
+        ("sizes (bytes)", _plain(told["size_quantiles"])),
+        ("lifetimes (allocations)", _plain(told["lifetime_quantiles"])),
+        ("frees by another thread", f"{100 * told['cross_thread_share']:.3g} %"),
+        ("never freed", f"{100 * told['never_freed_share']:.3g} % of the blocks"),
+        ("notes", _plain(origin["notes"])),
+        ("sha256", told["sha256"]),
+    ]
+    console.table(["trace", ""], [row for row in rows if row[1]])
+
+
+def _plain(values: dict[str, Any]) -> str:
+    said = {name: f"{value:,}" if isinstance(value, int) else str(value) for name, value in values.items()}
+    return " ".join(f"{name}={value}" for name, value in said.items())
