@@ -286,6 +286,18 @@ def test_the_preload_is_in_force() -> None:
     assert run([sys.executable, "-c", probe], {}).stdout == "1\n"
 
 
+@pytest.mark.parametrize("name", ["test_early", "test_api"])
+def test_valgrind_finds_nothing(name: str) -> None:
+    """No wild access and no use of what was never set, in tests of one thread; valgrind's own malloc kept out."""
+    if shutil.which("valgrind") is None:
+        pytest.skip("needs valgrind: sudo apt-get install valgrind")
+    program = OUT / "test" / "plain" / name
+    subprocess.run(["make", "-C", NATIVE, f"OUT={OUT}", program], check=True, capture_output=True)
+    valgrind = ["valgrind", "-q", "--error-exitcode=9", "--soname-synonyms=somalloc=nouserintercepts"]
+    done = run([*valgrind, program], GATES["lean-dontneed"], library=None)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # ---- gates ----
 
 
