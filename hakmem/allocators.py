@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from hakmem import gates, revisions
 from hakmem.build import Build
 from hakmem.errors import BadParameter, MissingTool, TrialFailed, did_you_mean
 
@@ -74,7 +75,13 @@ class Allocator(BaseModel):
     @property
     def is_hakmem(self) -> bool:
         """Whether the gates mean anything to it."""
-        return self.name in FLAVOURS
+        return self.name in FLAVOURS or self.name.startswith(revisions.PREFIXES)
+
+    def gates(self) -> gates.Table:
+        """Return the gates it knows: of another revision, that revision's own."""
+        if self.name.startswith(revisions.PREFIXES) and self.library is not None:
+            return gates.table(self.library.parent.parent / revisions.GATES)
+        return gates.table()
 
     @property
     def label(self) -> str:
@@ -88,7 +95,7 @@ def find(name: str, build: Build) -> Allocator:
     Parameters
     ----------
     name : str
-        One of `NAMES`, with or without ``@linked``, or ``preload:/path/lib.so``.
+        One of `NAMES`, with or without ``@linked``, ``preload:/path/lib.so``, ``rev:GITREV`` or ``patch:FILE.diff``.
     build : Build
         The native build that holds hakmem's libraries and the drivers.
 
@@ -116,7 +123,11 @@ def find(name: str, build: Build) -> Allocator:
     if bare == NULL:
         version = f"build {build.build_id}"
         return Allocator(name=bare, linkage="none", library=None, flavour=NULL, version=version)
-    if bare in FLAVOURS:
+    if bare.startswith(revisions.PREFIXES):
+        other = revisions.make(bare)
+        library: Path | None = other.build.libs["libhakmem.so"]
+        bare, version = other.name, f"{other.commit} build {other.build.build_id}"
+    elif bare in FLAVOURS:
         library = build.libs.get(f"lib{bare}.so")
         if library is None:
             raise MissingTool(f"the build {build.path} has no lib{bare}.so: its sources are incomplete")
@@ -143,10 +154,10 @@ def check(name: str) -> None:
         The message lists the names.
     """
     bare = name.removesuffix(LINKED_SUFFIX)
-    if bare not in NAMES and not bare.startswith("preload:"):
+    if bare not in NAMES and not bare.startswith(("preload:", *revisions.PREFIXES)):
         raise BadParameter(
             f"unknown allocator {name!r}{did_you_mean(bare, NAMES)}; allocators are {', '.join(NAMES)}"
-            " and preload:/path/lib.so"
+            ", preload:/path/lib.so, rev:GITREV and patch:FILE.diff"
         )
     if name.endswith(LINKED_SUFFIX) and bare not in LINKED:
         raise BadParameter(f"{bare} has no linked drivers: {LINKED_SUFFIX} goes with {', '.join(LINKED)}")

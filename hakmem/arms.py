@@ -1,6 +1,7 @@
 """Arms: an allocator of this machine under gates, how it is written, and which arms cannot differ.
 
-An arm is written ``mimalloc``, ``hakmem:LEAN=1,DECOMMIT=OFF``, ``lean:DONTNEED:10`` or ``preload:/path/lib.so``.
+An arm is written ``mimalloc``, ``hakmem:LEAN=1,DECOMMIT=OFF``, ``lean:DONTNEED:10`` or ``preload:/path/lib.so``; the
+allocator at another revision is ``rev:HEAD~1``, with a patch ``patch:FILE.diff``, with gates ``rev:HEAD~1:LEAN=1``.
 """
 
 import itertools
@@ -9,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from hakmem import allocators, gates
+from hakmem import allocators, gates, revisions
 from hakmem.allocators import Allocator
 from hakmem.errors import BadParameter
 
@@ -66,6 +67,11 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
         mode, _, target = rest.partition(":")
         settings = {LEAN: "1"} | ({DECOMMIT: mode} if mode else {}) | ({TARGET: target} if target else {})
         return "hakmem", gates.canonical(settings)
+    known = gates.table()
+    if text.startswith(revisions.PREFIXES):
+        kind, what, rest = [*text.split(":", 2), ""][:3]
+        name = f"{kind}:{what}"
+        known = gates.table(revisions.make(name).gates_def)
     allocators.check(name)
     flavour = name.removesuffix(allocators.LINKED_SUFFIX)
     asked: dict[str, str] = {}
@@ -73,11 +79,11 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
         gate, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise BadParameter(f"arm {text!r}: {gate!r} is no GATE=VALUE")
-        if flavour not in allocators.FLAVOURS:
+        if flavour not in allocators.FLAVOURS and not name.startswith(revisions.PREFIXES):
             raise BadParameter(f"arm {text!r}: gates go with {', '.join(allocators.FLAVOURS)} only")
         if asked.setdefault(SHORT.get(gate.upper(), gate), value) != value:
             raise BadParameter(f"arm {text!r} gives {gate} twice")
-    return name, gates.canonical(asked, fast=flavour == FAST)
+    return name, known.canonical(asked, fast=flavour == FAST)
 
 
 def make(allocator: Allocator, settings: Mapping[str, str], role: Role = "arm") -> Arm:
@@ -97,8 +103,8 @@ def make(allocator: Allocator, settings: Mapping[str, str], role: Role = "arm") 
     parts = [allocator.label]
     named: tuple[str, ...] = ()
     if allocator.is_hakmem:
-        effective = gates.effective(settings)
-        if "HAKMEM_PROFILE" not in settings and effective[LEAN] == "1":
+        effective = allocator.gates().effective(settings)
+        if "HAKMEM_PROFILE" not in settings and effective.get(LEAN) == "1":
             parts += ["LEAN", effective[DECOMMIT]]
             parts += [f"{effective[TARGET]} MB"] if effective[DECOMMIT] != "OFF" else []
             named = (LEAN, DECOMMIT, TARGET)
@@ -106,16 +112,17 @@ def make(allocator: Allocator, settings: Mapping[str, str], role: Role = "arm") 
     return Arm(label=" ".join(parts), role=role, allocator=allocator, gates=dict(settings))
 
 
-def settle(settings: Mapping[str, str]) -> dict[str, str]:
+def settle(settings: Mapping[str, str], known: gates.Table | None = None) -> dict[str, str]:
     """Reduce settings to those that matter: two settings that settle alike are one arm.
 
     Speed-first reads none of Lean's gates, Lean without decommit has no target, and a gate at its default is unset.
     The three Lean gates are spelled out wherever they matter, so that an arm's gates say what it is.
     """
-    effective = gates.effective(settings)
+    known = known or gates.table()
+    effective = known.effective(settings)
     lean, releases = effective[LEAN] == "1", effective[DECOMMIT] != "OFF"
     settled = {}
-    for gate in gates.table().gates:
+    for gate in known.gates:
         value = effective[gate.env]
         if (
             gate.type == "PROFILE"
@@ -128,7 +135,9 @@ def settle(settings: Mapping[str, str]) -> dict[str, str]:
     return settled
 
 
-def product(swept: Mapping[str, Sequence[str]], *, fast: bool = False) -> tuple[list[dict[str, str]], list[str]]:
+def product(
+    swept: Mapping[str, Sequence[str]], *, fast: bool = False, known: gates.Table | None = None
+) -> tuple[list[dict[str, str]], list[str]]:
     """Lay out every combination of gate values, once each.
 
     Parameters
@@ -137,6 +146,8 @@ def product(swept: Mapping[str, Sequence[str]], *, fast: bool = False) -> tuple[
         Gate to its values.
     fast : bool
         For the FAST build: gates compiled out of it are refused.
+    known : Table, optional
+        The gates of another revision.
 
     Returns
     -------
@@ -150,9 +161,9 @@ def product(swept: Mapping[str, Sequence[str]], *, fast: bool = False) -> tuple[
     """
     merged: dict[tuple[tuple[str, str], ...], list[dict[str, str]]] = {}
     for values in itertools.product(*swept.values()):
-        asked = gates.canonical(dict(zip(swept, values, strict=True)), fast=fast)
+        asked = (known or gates.table()).canonical(dict(zip(swept, values, strict=True)), fast=fast)
         # A profile is an arm of its own name, though gates spelled out may do the same.
-        settled = asked if asked.get("HAKMEM_PROFILE") else settle(asked)
+        settled = asked if asked.get("HAKMEM_PROFILE") else settle(asked, known)
         merged.setdefault(tuple(settled.items()), []).append(asked)
     sentences = [_sentence(dict(settled), asked) for settled, asked in merged.items() if len(asked) > 1]
     return [dict(settled) for settled in merged], sentences

@@ -498,7 +498,7 @@ def _lay_out(spec: CampaignSpec, found: list[Allocator]) -> tuple[tuple[Arm, ...
     merged: list[str] = []
     for allocator in found:
         if allocator.is_hakmem:
-            settings, sentences = arms.product(swept, fast=allocator.name == FAST)
+            settings, sentences = arms.product(swept, fast=allocator.name == FAST, known=allocator.gates())
             laid_out += [arms.make(allocator, one) for one in settings if one != base or allocator is not found[0]]
             merged += [sentence for sentence in sentences if sentence not in merged]
         elif allocator is not found[0]:

@@ -1,0 +1,92 @@
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hakmem import allocators, arms, gates, paths, revisions
+from hakmem.build import build as compile_native
+from hakmem.cli import app
+from hakmem.errors import BadGate, BadParameter
+
+if subprocess.run(["git", "-C", paths.root(), "rev-parse", "HEAD"], capture_output=True).returncode != 0:
+    pytest.skip("needs a clone with its history", allow_module_level=True)
+TINY = ["--workload", "mixed:ws=50,cycles=20000", "--profile", "smoke"]
+
+
+def git(*args: str) -> str:
+    return subprocess.run(["git", "-C", paths.root(), *args], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def patch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A patch to the commit checked out: another default of a gate, which only its own gates.def tells."""
+    folder = tmp_path_factory.mktemp("patch")
+    text = git("show", "HEAD:native/src/gates.def")
+    changed, count = re.subn(r'(SS_MEM_LEAN_TARGET_MB, *INT, *)"10"', r'\1"12"', text)
+    assert count == 1
+    for side, content in (("a", text), ("b", changed)):
+        (folder / side / "native" / "src").mkdir(parents=True)
+        (folder / side / "native" / "src" / "gates.def").write_text(content)
+    differs = ["git", "diff", "--no-index", "--no-prefix", "a", "b"]
+    told = subprocess.run(differs, cwd=folder, capture_output=True, text=True).stdout
+    file = folder / "twelve.diff"
+    file.write_text(told)
+    return file
+
+
+def test_a_patch_is_an_arm_with_its_own_gates(patch: Path) -> None:
+    name, settings = arms.parse(f"patch:{patch}:LEAN=1")
+    found = allocators.find(name, compile_native())
+    assert found.is_hakmem and found.name.startswith("patch:twelve.diff@") and found.linkage == "preload"
+    assert found.gates().gate("SS_MEM_LEAN_TARGET_MB").default == "12"
+    assert gates.table().gate("SS_MEM_LEAN_TARGET_MB").default == "10"
+    arm = arms.make(found, settings)
+    assert arm.label.endswith("LEAN FREE 12 MB")
+    assert "hakmem-revision" not in git("worktree", "list")
+    assert allocators.find(name, compile_native()) == found
+    run = ["run", "--arm", "hakmem:LEAN=1", "--arm", f"patch:{patch}:LEAN=1", *TINY, "--json"]
+    done = CliRunner().invoke(app, run, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    here, there = json.loads(done.stdout)
+    assert here["effective_gates"]["HAKMEM_SS_MEM_LEAN_TARGET_MB"] == "10"
+    assert there["effective_gates"]["HAKMEM_SS_MEM_LEAN_TARGET_MB"] == "12"  # the patched library itself says so
+    assert there["version"] == found.version != here["version"]
+
+
+def test_a_revision_is_named_by_its_commit_and_swept_like_any_arm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "runs", lambda: tmp_path)
+    commit = git("rev-parse", "HEAD")[:12]
+    sweep = ["sweep", "--allocator", f"hakmem,rev:{commit[:10]}", "--lean", "0", "--blocks", "2", *TINY, "--json"]
+    done = CliRunner().invoke(app, sweep, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert verdict["arm"] == f"rev:{commit}" and verdict["blocks"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "said"),
+    [
+        ("rev:no-such-revision", BadParameter, "git knows no commit 'no-such-revision'"),
+        ("rev:", BadParameter, "names no revision"),
+        ("rev:--help", BadParameter, "names no revision"),
+        ("patch:/no/such.diff", BadParameter, "there is no file /no/such.diff"),
+        ("rev:HEAD:NO_SUCH_GATE=1", BadGate, "unknown gate 'NO_SUCH_GATE'"),
+        ("rev:HEAD:LEAN=7", BadGate, "HAKMEM_SS_MEM_LEAN=7 is not allowed"),
+    ],
+)
+def test_what_is_wrong_is_named(text: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        arms.parse(text)
+
+
+def test_a_patch_that_does_not_apply_is_refused(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.diff"
+    bad.write_text("--- native/src/gates.def\n+++ native/src/gates.def\n@@ -1 +1 @@\n-never there\n+nor this\n")
+    with pytest.raises(BadParameter, match="does not apply"):
+        revisions.make(f"patch:{bad}")
+    assert "hakmem-revision" not in git("worktree", "list")
