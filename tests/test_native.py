@@ -348,6 +348,27 @@ def test_libraries_export_the_interface_and_nothing_else(flavour: str) -> None:
 
 
 @pytest.mark.parametrize("flavour", ["hakmem", "hakmem_minimal", "hakmem_observe"])
+def test_libraries_may_come_late(flavour: str) -> None:
+    """Their static thread-local storage fits into a running program, and threads from before can use them."""
+    script = """
+import concurrent.futures, ctypes, sys
+def use(n):
+    late.malloc.restype = ctypes.c_void_p
+    late.free.argtypes = [ctypes.c_void_p]
+    blocks = [late.malloc(size * n) for size in range(1, 5000, 7)]
+    for block in blocks:
+        late.free(block)
+    return all(blocks) and late.hakmem_check()
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    list(pool.map(abs, range(100)))
+    late = ctypes.CDLL(sys.argv[1])
+    print(set(pool.map(use, range(1, 20))))
+"""
+    done = run([sys.executable, "-c", script, OUT / "lib" / f"lib{flavour}.so"], {}, library=None)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{1}\n", "")
+
+
+@pytest.mark.parametrize("flavour", ["hakmem", "hakmem_minimal", "hakmem_observe"])
 def test_linked_drivers_carry_the_allocator_for_libc_too(flavour: str) -> None:
     """What libc allocates and the program frees (getline, strdup) must come from the same allocator."""
     program = OUT / "bin" / f"bench_random_mixed_{flavour}"
