@@ -26,6 +26,7 @@ from traitlets.config import Config
 from hakmem import paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.page import SIZE_LIMIT
+from hakmem.reserve import ReserveSpec
 from hakmem.study import CampaignSpec, GateSpec, Parameters, RebaseSpec, TourSpec
 
 __all__ = ["find", "html", "output_of", "own_kernel", "parameters", "render"]
@@ -36,6 +37,7 @@ MODELS: dict[str, type[Parameters]] = {  # what checks the parameters of a noteb
     "20_lean_sweep": CampaignSpec,
     "40_rebase": RebaseSpec,
     "50_gate_ab": GateSpec,
+    "60_reserve_and_magazines": ReserveSpec,
 }
 INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be
 TEMPLATES = Path(__file__).parent / "templates"

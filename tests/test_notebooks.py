@@ -13,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import paths, rebase, report, store, verdict
+from hakmem import paths, rebase, report, reserve, store, verdict
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}
@@ -96,6 +96,25 @@ def test_the_tour_ends_with_a_chart_and_a_verdict(study: str, tmp_path: Path) ->
     word, sentences = rebase.judge(rebase.ratios(rows), "system", "Standard")
     assert word in text and sentences[0].split("(")[0] in html.unescape(text)
     assert text.count("<figure") == 2 and "This step failed" not in text
+
+
+def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -> None:
+    small = {"workloads": ["battle:n=20000"], "battle": "battle:n=100000", "profile": "smoke"}
+    text = report.render("60_reserve_and_magazines", small | {"study": study}, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    assert set(rows["status"]) == {"ok"}
+    tried = rows[(rows["workload"] == "battle:n=20000") & (rows["role"] == "arm")]
+    values = {
+        (name, gates[f"HAKMEM_{name}"])
+        for gates in tried["gates"]
+        for name in reserve.GATES
+        if f"HAKMEM_{name}" in gates
+    }
+    assert values == {(name, value) for name, swept in reserve.GATES.items() for value in swept}
+    assert all(gates["HAKMEM_SS_MEM_LEAN_DECOMMIT"] == "DONTNEED" for gates in tried["gates"])
+    today = reserve.battle(rows[rows["workload"] == "battle:n=100000"])
+    assert today[("expected_data", "1M x 16 B")] == pytest.approx(2.29, abs=0.01)  # a tenth of the published test
+    assert "Of 9 comparisons" in text and "program baseline" in text and "This step failed" not in text
 
 
 def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:
