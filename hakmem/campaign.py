@@ -33,7 +33,7 @@ from hakmem.study import PEERS, CampaignSpec, ProgramSpec
 from hakmem.verdict import Verdict
 from hakmem.workload import Workload
 
-__all__ = ["CampaignSpec", "Done", "Plan", "alpha", "plan", "prove", "rows", "run", "verdicts"]
+__all__ = ["CampaignSpec", "Done", "Plan", "alpha", "fit", "plan", "prove", "rows", "run", "verdicts"]
 
 LAUNCH_S = 0.02
 LOOKS = (1, 1.5, 2, 3, 4)  # when verdicts are looked at, in multiples of the blocks asked for
@@ -197,6 +197,32 @@ def plan(
     left = [work for work in works for at in range(spec.blocks) for key in made.keys(work, at) if key not in past]
     minutes = sum(map(durations.of, left)) / 60
     return made.model_copy(update={"to_measure": len(left), "expected_minutes": minutes})
+
+
+def fit(spec: CampaignSpec, seconds: float) -> CampaignSpec:
+    """Choose the blocks that fit into a time, from what trials took before or are expected to take.
+
+    Parameters
+    ----------
+    spec : CampaignSpec
+        Its blocks and budget are replaced.
+    seconds : float
+
+    Raises
+    ------
+    BadParameter
+        Fewer than two blocks fit, and one block has no interval; the message says how long two take.
+    """
+    trial_plan = plan(spec.model_copy(update={"blocks": 1}))
+    known = _Durations(_past(trial_plan).values())
+    block_s = len(trial_plan.arms) * sum(map(known.of, trial_plan.workloads))
+    blocks = int(seconds / block_s)
+    if blocks < 2:
+        raise BadParameter(
+            f"{clock(seconds)} is too short: two blocks of {len(trial_plan.arms)} arms x {len(trial_plan.workloads)}"
+            f" workloads take {clock(2 * block_s)}; ask for fewer, for --profile smoke, or for more time"
+        )
+    return spec.model_copy(update={"blocks": min(blocks, 10_000), "budget_minutes": seconds / 60})
 
 
 def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:

@@ -24,6 +24,7 @@ COMMANDS = {
     "trace": ("cli_trace", "Make, look at, draw and convert traces of allocations."),
     "soak": ("cli_soak", "Run one process for long: epochs, drift, percentiles, longest stall, system calls."),
     "show": ("cli_ledger", "Show a ledger: figures and verdicts by workload and arm, or its rows."),
+    "ledger": ("cli_ledger", "Work on ledgers as files."),
     "report": ("cli_report", "Execute a notebook and write it as one HTML file."),
     "reports": ("cli_report", "Execute every notebook, one at a time, and write the index of all reports."),
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from hakmem import console, paths, store, terminal, verdict
-from hakmem.errors import LedgerError
+from hakmem.errors import BadParameter, LedgerError
 
 app = typer.Typer()
 
@@ -34,7 +34,7 @@ def show(
             lambda: console.next_step("hakmem show STUDY, or hakmem sweep"),
         )
         return
-    path = Path(study) if study.endswith(".jsonl") else paths.runs() / f"{study}.jsonl"
+    path = _path(study)
     rows = store.load(path, host=host)
     rows = rows if everything else store.newest(rows)
     if rows.empty:
@@ -53,6 +53,33 @@ def show(
         lambda: terminal.torn(rows),
         lambda: console.next_step("hakmem report 20_lean_sweep"),
     )
+
+
+ledger = typer.Typer(no_args_is_help=True, help="Work on ledgers as files.")
+app.add_typer(ledger, name="ledger")
+
+
+@ledger.command()
+def merge(
+    sources: Annotated[list[str], typer.Argument(help="Studies or ledger files.")],
+    into: Annotated[str, typer.Option(help="The new study or ledger file.")],
+    as_json: console.Json = False,
+) -> None:
+    """Join colleagues' ledgers into a new one; hosts are not pooled, and the sources stay as they are."""
+    if len(sources) < 2:
+        raise BadParameter(f"two ledgers or more are merged, given {sources[0]}")
+    made = store.merge([_path(source) for source in sources], _path(into))
+    told = f"{made.path}: {made.trials} trials of {', '.join(made.hosts)}; {made.twice} stood in more than one source"
+    console.emit(
+        made.model_dump(mode="json"),
+        as_json,
+        lambda: console.say(told),
+        lambda: console.next_step(f"hakmem show {into} --host {made.hosts[0] if made.hosts else 'HOST'}"),
+    )
+
+
+def _path(study: str) -> Path:
+    return Path(study) if study.endswith(".jsonl") else paths.runs() / f"{study}.jsonl"
 
 
 def _ledger_line(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Commands that measure."""
 
 import math
+import re
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -93,6 +94,7 @@ def sweep(
     allocator: Annotated[list[str] | None, typer.Option(help="The first is the baseline; 'peers': all found.")] = None,
     blocks: Annotated[int | None, typer.Option(help="By profile: 2, 5, 10.")] = None,
     budget_minutes: Annotated[float | None, typer.Option(help="By profile: 0.4, 3.5, 22.")] = None,
+    budget: Annotated[str | None, typer.Option(help="90s, 3m or 1h: as many blocks as fit.")] = None,
     profile: console.Profile = "quick",
     seed: Annotated[int | None, typer.Option(help="Of the order of the trials.")] = None,
     study: Annotated[str | None, typer.Option(help="Names the ledger data/runs/STUDY.jsonl.")] = None,
@@ -123,7 +125,10 @@ def sweep(
     if command and workloads:
         raise BadParameter(f"give workloads or a program, not both: {workloads[0]} and {command[0]}")
     said = {name: value for name, value in {**asked, **rest, "command": command or None}.items() if value is not None}
-    made = campaign.plan((ProgramSpec if command else CampaignSpec).checked(said))
+    spec = (ProgramSpec if command else CampaignSpec).checked(said)
+    if budget and (blocks or budget_minutes):
+        raise BadParameter("--budget chooses the blocks: it goes without --blocks and --budget-minutes")
+    made = campaign.plan(campaign.fit(spec, _seconds(budget)) if budget else spec)
     if plan_only:
         whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})
         console.emit(
@@ -276,6 +281,14 @@ def _ended(done: campaign.Done) -> str:
     parts += [f"ended early: {done.stopped}"] if done.stopped else []
     parts += done.undecided
     return "; ".join(parts)
+
+
+def _seconds(text: str) -> float:
+    """Read a duration."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise BadParameter(f"--budget {text}: a duration is written 90s, 3m or 1h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _split(texts: list[str] | None) -> list[str] | None:

@@ -9,7 +9,8 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -178,8 +179,8 @@ class Ledger:
             raise
         self.keys = {trial.trial_key for trial in self.trials}
 
-    def append(self, record: Provenance | Plan | Trial) -> None:
-        """Write one record durably: one write, one fsync.
+    def append(self, record: Provenance | Plan | Trial, *, durable: bool = True) -> None:
+        """Write one record durably: one write, one fsync; without `durable` that is left to `sync`.
 
         Raises
         ------
@@ -193,12 +194,17 @@ class Ledger:
             written = os.write(self._fd, line)
             if written < len(line):  # a full disk takes a part; asking for the rest yields the reason
                 os.write(self._fd, line[written:])
-            os.fsync(self._fd)
+            if durable:
+                os.fsync(self._fd)
         except OSError as error:
             raise LedgerError(f"cannot write to the ledger {self.path}: {error.strerror}") from error
         if isinstance(record, Trial):
             self.trials.append(record)
             self.keys.add(record.trial_key)
+
+    def sync(self) -> None:
+        """Make durable what was written."""
+        os.fsync(self._fd)
 
     def _ends_inside_a_line(self) -> bool:
         size = os.fstat(self._fd).st_size
@@ -347,6 +353,79 @@ def newest(table: pd.DataFrame) -> pd.DataFrame:
         same_arguments = cell["argv"].map(lambda argv: argv[1:]) == last["argv"][1:]
         kept.append(cell[same_arguments & (cell["build"] == last["build"])])
     return pd.concat(kept) if kept else table
+
+
+class Merged(BaseModel):
+    """What a merged ledger holds: trials, those that stood in more than one source, and the hosts, kept apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    path: Path
+    trials: int
+    twice: int
+    hosts: tuple[str, ...]
+
+
+def merge(sources: Sequence[Path], target: Path) -> Merged:
+    """Join ledgers into a new one; the sources are only read, and hosts stay apart as ever.
+
+    Trials stand in the order in which they were run, and `order` counts them anew; one that several sources hold
+    stands once. Series are copied along.
+
+    Parameters
+    ----------
+    sources : sequence of Path
+    target : Path
+        Must not exist.
+
+    Returns
+    -------
+    Merged
+
+    Raises
+    ------
+    LedgerError
+        A source cannot be read, the target exists or cannot be written, or two sources hold different trials under one
+        key, which is to say that one of them was edited.
+    """
+    if target.exists():
+        raise LedgerError(f"{target} exists: a ledger is never written over, name another")
+    rest: dict[str, Provenance | Plan] = {}
+    trials: dict[str, tuple[Trial, Path]] = {}
+    twice = 0
+    for source in sources:
+        for record in records(source):
+            if not isinstance(record, Trial):
+                rest.setdefault(record.model_dump_json(), record)
+            elif record.trial_key not in trials:
+                trials[record.trial_key] = record, source
+            else:
+                twice += 1
+                known, first = trials[record.trial_key]
+                if known.started != record.started:
+                    raise LedgerError(f"{first} and {source} hold different trials under the key {record.trial_key}")
+    ordered = sorted(trials.values(), key=lambda found: found[0].started)
+    scratch = target.with_suffix(".merging")
+    scratch.unlink(missing_ok=True)
+    with Ledger(scratch) as ledger:
+        for other in sorted(rest.values(), key=lambda record: record.started):
+            ledger.append(other, durable=False)
+        for order, (trial, source) in enumerate(ordered):
+            series = _copied(trial.series, source, target)
+            ledger.append(trial.model_copy(update={"order": order, "series": series}), durable=False)
+        ledger.sync()
+    scratch.rename(target)
+    hosts = tuple(sorted({trial.host for trial, _ in ordered}))
+    return Merged(path=target, trials=len(ordered), twice=twice, hosts=hosts)
+
+
+def _copied(series: str | None, source: Path, target: Path) -> str | None:
+    """Copy a trial's series beside the merged ledger; None where the source has lost it."""
+    if series is None or not (source.parent / series).is_file():
+        return None
+    copy = Path(f"{target.stem}.series", Path(series).name)
+    (target.parent / copy.parent).mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source.parent / series, target.parent / copy)
+    return str(copy)
 
 
 def provenance(path: Path) -> dict[str, Provenance]:

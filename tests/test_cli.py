@@ -92,6 +92,13 @@ def test_the_main_job_from_the_terminal(runs: Path) -> None:
     assert len(rows) == len(store.load(runs / "tiny.jsonl")) >= 12
     assert len(pd.read_csv(csv)) == len(pd.read_parquet(parquet)) == len(rows)
     assert json.loads(pd.read_parquet(parquet)["gates"].iloc[0]) in [row["gates"] for row in rows]
+    again = json.loads(call("ledger", "merge", "tiny", "tiny", "--into", "both", "--json"))
+    assert (
+        again["trials"]
+        == again["twice"]
+        == len(store.load(runs / "both.jsonl"))
+        == len(store.load(runs / "tiny.jsonl"))
+    )
     assert call("show", "tiny", "--trials").count("mixed:ws=50") == len(rows)
 
 
@@ -146,6 +153,11 @@ def test_doctor_tells_machine_findings_and_allocators() -> None:
         (("run", "--arm", "system", "--workload", "idle:idle_ms=9000", "--timeout", "0.2"), 5, "no end after 0.2 s"),
         (("sweep", "--gate", "NOPE=1"), 2, "unknown gate 'NOPE'"),
         (("sweep", "--gate", "WARM_POOL"), 2, "'WARM_POOL' is no NAME=VALUE"),
+        (("sweep", "--budget", "3x"), 2, "a duration is written 90s, 3m or 1h"),
+        (("sweep", "--budget", "3m", "--blocks", "3"), 2, "goes without --blocks"),
+        (("ledger", "merge", "one", "--into", "all"), 2, "two ledgers or more"),
+        (("soak", "--arm", "system", "--", "no-such-program"), 2, "no program 'no-such-program'"),
+        (("run", "--arm", "system", "--workload", "ramp", "--", "true"), 2, "not both"),
         (("show", "never_measured"), 6, "no ledger"),
         (("report", "20_lean_swep"), 2, "did you mean 20_lean_sweep"),
         (("report", "20_lean_sweep", "-p", "decomit=OFF"), 2, "did you mean decommit"),

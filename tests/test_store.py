@@ -260,3 +260,37 @@ def test_what_an_allocator_does_not_count_is_null() -> None:
         arm = arms.make(allocators.find(name, native), {})
         made = store.row(run.trial(native, arm, work), arm, work, native, **where)
         assert (made.status, made.syscalls, made.syscalls_per_op, made.counters) == ("ok", None, None, None)
+
+
+def test_ledgers_are_merged_without_pooling_hosts(tmp_path: Path) -> None:
+    """Two colleagues' ledgers share a session; the merged one holds each trial once, in the order they were run."""
+    start = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    mine, theirs = tmp_path / "mine.jsonl", tmp_path / "theirs.jsonl"
+    series = tmp_path / "theirs.series" / "x.parquet"
+    series.parent.mkdir()
+    series.write_bytes(b"a series")
+    for path, host, minutes in ((mine, "here", (0, 2)), (theirs, "there", (1, 3))):
+        with Ledger(path) as ledger:
+            ledger.append(row("both", host="here", started=start))
+            for at in minutes:
+                where = {"host": host, "order": at, "series": "theirs.series/x.parquet" if host == "there" else None}
+                ledger.append(row(f"{host}{at}", started=start.replace(minute=at + 1), **where))
+    before = mine.read_bytes(), theirs.read_bytes()
+    made = store.merge([mine, theirs], tmp_path / "all.jsonl")
+    assert (made.trials, made.twice, made.hosts) == (5, 1, ("here", "there"))
+    assert (mine.read_bytes(), theirs.read_bytes()) == before
+    with pytest.raises(LedgerError, match="rows of 2 hosts"):
+        load(made.path)
+    rows = load(made.path, pool_hosts=True)
+    assert list(rows["trial_key"]) == ["both", "here0", "there1", "here2", "there3"]
+    assert list(rows["order"]) == [0, 1, 2, 3, 4]
+    (copied,) = set(rows["series"].dropna())
+    assert (tmp_path / copied).read_bytes() == b"a series" and copied.startswith("all.series")
+    with pytest.raises(LedgerError, match="never written over"):
+        store.merge([mine, theirs], made.path)
+    edited = tmp_path / "edited.jsonl"
+    with Ledger(edited) as ledger:
+        ledger.append(row("both", started=start.replace(hour=13)))
+    with pytest.raises(LedgerError, match="different trials under the key both"):
+        store.merge([mine, edited], tmp_path / "never.jsonl")
+    assert not (tmp_path / "never.jsonl").exists()
