@@ -27,17 +27,19 @@ from hakmem import paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.page import SIZE_LIMIT
 from hakmem.reserve import ReserveSpec
-from hakmem.study import CampaignSpec, GateSpec, Parameters, RebaseSpec, TourSpec
+from hakmem.scorecard import ScoreSpec
+from hakmem.study import CampaignSpec, Checked, GateSpec, RebaseSpec, TourSpec
 
 __all__ = ["find", "html", "output_of", "own_kernel", "parameters", "render"]
 
-Spec = TypeVar("Spec", bound=Parameters)
-MODELS: dict[str, type[Parameters]] = {  # what checks the parameters of a notebook
+Spec = TypeVar("Spec", bound=Checked)
+MODELS: dict[str, type[Checked]] = {  # what checks the parameters of a notebook
     "00_start_here": TourSpec,
     "20_lean_sweep": CampaignSpec,
     "40_rebase": RebaseSpec,
     "50_gate_ab": GateSpec,
     "60_reserve_and_magazines": ReserveSpec,
+    "90_scorecard": ScoreSpec,
 }
 INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be
 TEMPLATES = Path(__file__).parent / "templates"
@@ -153,7 +155,7 @@ def parameters(namespace: Mapping[str, Any], model: type[Spec]) -> Spec:
     ----------
     namespace : mapping
         The notebook's `globals()`.
-    model : type of Parameters
+    model : type of Checked
         What to make of them.
 
     Raises

@@ -17,28 +17,10 @@ BLOCKS: dict[Profile, int] = {"smoke": 2, "quick": 5, "full": 10}
 BUDGET_MINUTES: dict[Profile, float] = {"smoke": 0.4, "quick": 3.5, "full": 22}
 
 
-class Parameters(BaseModel):
-    """What the parameters of every study have in common: size, seed, and one sentence for each that is wrong.
-
-    `blocks` and `budget_minutes` go by `profile`.
-    """
+class Checked(BaseModel):
+    """Parameters of a notebook: frozen, no unknown ones, one sentence for each that is wrong."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
-    study: str = Field(pattern=STUDY)
-    blocks: int = Field(ge=1, le=10_000)
-    budget_minutes: float = Field(gt=0, le=7 * 24 * 60)
-    profile: Profile = "quick"
-    seed: int = Field(default=1, ge=0)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_profile(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        said = {name: value for name, value in given.items() if value is not None}
-        profile = said.get("profile", "quick")
-        defaults = {"blocks": BLOCKS.get(profile, 1), "budget_minutes": BUDGET_MINUTES.get(profile, 1)}
-        return defaults | said
 
     @classmethod
     def checked(cls, parameters: Mapping[str, object]) -> Self:
@@ -55,6 +37,29 @@ class Parameters(BaseModel):
             return cls.model_validate(dict(parameters))
         except ValidationError as error:
             raise BadParameter("; ".join(_sentence(detail, cls) for detail in error.errors())) from error
+
+
+class Parameters(Checked):
+    """What the parameters of every study have in common: size and seed.
+
+    `blocks` and `budget_minutes` go by `profile`.
+    """
+
+    study: str = Field(pattern=STUDY)
+    blocks: int = Field(ge=1, le=10_000)
+    budget_minutes: float = Field(gt=0, le=7 * 24 * 60)
+    profile: Profile = "quick"
+    seed: int = Field(default=1, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_profile(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        said = {name: value for name, value in given.items() if value is not None}
+        profile = said.get("profile", "quick")
+        defaults = {"blocks": BLOCKS.get(profile, 1), "budget_minutes": BUDGET_MINUTES.get(profile, 1)}
+        return defaults | said
 
 
 class CampaignSpec(Parameters):
@@ -274,7 +279,7 @@ def _unique(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _sentence(detail: Any, model: type[Parameters]) -> str:
+def _sentence(detail: Any, model: type[Checked]) -> str:
     name = str(detail["loc"][0]) if detail["loc"] else "parameters"
     if detail["type"] == "extra_forbidden":
         known = list(model.model_fields)

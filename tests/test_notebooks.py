@@ -13,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import paths, rebase, report, reserve, store, verdict
+from hakmem import campaign, paths, rebase, report, reserve, scorecard, store, verdict
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}
@@ -115,6 +115,25 @@ def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -
     today = reserve.battle(rows[rows["workload"] == "battle:n=100000"])
     assert today[("expected_data", "1M x 16 B")] == pytest.approx(2.29, abs=0.01)  # a tenth of the published test
     assert "Of 9 comparisons" in text and "program baseline" in text and "This step failed" not in text
+
+
+def test_the_scorecard_reads_what_the_studies_measured(study: str, tmp_path: Path) -> None:
+    tiny = {
+        "study": study,
+        "workloads": "mixed:ws=400",
+        "allocators": "hakmem",
+        "target_mb": 10,
+        "decommit": "DONTNEED",
+    }
+    campaign.run(campaign.plan(campaign.CampaignSpec.checked(tiny | {"profile": "smoke"})), quiet=True)
+    text = report.render(
+        "90_scorecard", {"sweep": study, "rebase": f"{study}-none"}, tmp_path / "page.html"
+    ).read_text()
+    table = scorecard.card(scorecard.load({"sweep": paths.runs() / f"{study}.jsonl", "rebase": tmp_path / "none"}))
+    newest = scorecard.latest(table).set_index("target")
+    assert newest.loc["peak RSS, speed first", "verdict"] == "GO"
+    assert (newest["verdict"] == "NOT-APPLICABLE").sum() == len(rebase.MILESTONES)
+    assert scorecard.judge(table)[1][0] in html.unescape(text) and text.count("<figure") == 1
 
 
 def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:

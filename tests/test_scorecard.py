@@ -1,0 +1,66 @@
+"""Targets held against known figures: words, change points, what was not measured."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from ledgers import rows, study, trial
+
+from hakmem import scorecard, store
+
+PEER = (
+    ("mimalloc", "baseline2", 1.0, 1.0, {}),
+    ("mimalloc", "baseline", 1.0, 1.0, {}),
+    ("hakmem_minimal", "arm", 0.8, 1.0, {}),
+)
+
+
+def ledgers(**changes: object) -> dict[str, pd.DataFrame]:
+    sweep, peers = rows(study(blocks=6, **changes)), rows(study(blocks=6, arms=PEER))  # type: ignore[arg-type]
+    return {name: table[table["workload"] == "mixed:ws=400"] for name, table in (("sweep", sweep), ("rebase", peers))}
+
+
+def test_every_target_has_its_word() -> None:
+    found = scorecard.latest(scorecard.card(ledgers())).set_index("target")
+    assert found.loc["peak RSS, speed first", "verdict"] == "GO"  # 33 MB of 35
+    assert found.loc["peak RSS, Lean", "estimate"] == pytest.approx(8.25, rel=0.01)
+    assert found.loc["Lean's throughput, of speed first's", "estimate"] == pytest.approx(96, abs=1)
+    assert found.loc["growth over the run, speed first", "verdict"] == "GO"
+    assert found.loc["FAST's throughput, of mimalloc's: 75 %", "verdict"] == "GO"
+    assert found.loc["FAST's throughput, of mimalloc's: 100 %", "verdict"] == "NEUTRAL"  # an aim
+    assert found.loc["FAST's throughput, of mimalloc's: 100 %", "share"] == pytest.approx(1.25, rel=0.02)
+    assert scorecard.judge(scorecard.card(ledgers()))[0] == "GO"
+
+
+def test_a_missed_target_and_an_aim_differ() -> None:
+    word, sentences = scorecard.judge(scorecard.card(ledgers(syscalls_per_op=1e-3)))
+    assert word == "NO-GO" and sentences[1] == "Missed: system calls, speed first, system calls, Lean."
+
+
+def test_a_change_between_builds_is_marked() -> None:
+    old = [
+        trial("hakmem", role, "mixed:ws=400", block, 110, 20 + 0.01 * block, build="b0", order=block)
+        for block in range(5)
+        for role in ("baseline", "baseline2")
+    ]
+    both = pd.concat([rows(old), ledgers()["sweep"]], ignore_index=True)
+    table = scorecard.card({"sweep": both, "rebase": rows([])})
+    peak = table[table["target"] == "peak RSS, speed first"]
+    assert list(peak["build"]) == ["b0", "b1"] and list(peak["change"]) == [False, True]
+    assert "Changed since the build before: peak RSS, speed first." in scorecard.judge(table)[1]
+    assert "peak RSS, speed first" in scorecard.chart(table).panels[0].alt
+
+
+def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
+    table = scorecard.card(scorecard.load({"sweep": tmp_path / "no.jsonl", "rebase": tmp_path / "no.jsonl"}))
+    assert set(table["verdict"]) == {"NOT-APPLICABLE"} and len(table) == len(scorecard.TARGETS)
+    assert scorecard.judge(table)[0] == "INCONCLUSIVE" and scorecard.chart(table).panels == ()
+
+
+def test_rows_come_from_the_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.jsonl"
+    with store.Ledger(path) as ledger:
+        for one in study(blocks=3):
+            ledger.append(one)
+    found = scorecard.load({"sweep": path, "rebase": tmp_path / "no.jsonl"})
+    assert set(found["sweep"]["workload"]) == {"mixed:ws=400"} and len(found["sweep"]) == 30 and found["rebase"].empty
