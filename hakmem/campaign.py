@@ -33,7 +33,20 @@ from hakmem.study import PEERS, CampaignSpec, ProgramSpec
 from hakmem.verdict import Verdict
 from hakmem.workload import Workload
 
-__all__ = ["CampaignSpec", "Done", "Plan", "alpha", "fit", "plan", "prove", "rows", "run", "verdicts"]
+__all__ = [
+    "CampaignSpec",
+    "Done",
+    "Plan",
+    "alpha",
+    "fit",
+    "judged",
+    "looks",
+    "plan",
+    "prove",
+    "rows",
+    "run",
+    "verdicts",
+]
 
 LAUNCH_S = 0.02
 LOOKS = (1, 1.5, 2, 3, 4)  # when verdicts are looked at, in multiples of the blocks asked for
@@ -74,9 +87,7 @@ class Plan(BaseModel):
     @property
     def looks(self) -> tuple[int, ...]:
         """Blocks after which the verdicts are looked at; the last is the end."""
-        if not self.spec.until_decided:
-            return (self.spec.blocks,)
-        return tuple(dict.fromkeys(math.ceil(times * self.spec.blocks) for times in LOOKS))
+        return looks(self.spec.blocks, self.spec.until_decided)
 
     def key(self, arm: Arm, work: Workload, block: int, position: int) -> str:
         """Return what resume looks up: everything that makes a trial what it is."""
@@ -272,20 +283,30 @@ def verdicts(made: Plan, table: pd.DataFrame, judge: Judge | None = None) -> lis
     judge : callable, optional
         Of rows and an alpha; `verdict.lean` with the smallest target by default.
     """
+    return judged(table, made.looks, judge or _lean(made))
+
+
+def judged(table: pd.DataFrame, when: tuple[int, ...], judge: Judge) -> list[Verdict]:
+    """Judge rows that were looked at after so many blocks; see `verdicts`."""
     found: list[Verdict] = []
-    for work in made.workloads:
-        cell = table[table["workload"] == work.text]
-        planned = cell.loc[cell["block"] < made.looks[-1], "block"]
-        found += (judge or _lean(made))(cell, alpha(made, planned.nunique())) if len(cell) else []
+    for _, cell in table.groupby("workload", sort=False):
+        planned = cell.loc[cell["block"] < when[-1], "block"]
+        found += judge(cell, alpha(when, planned.nunique()))
     return found
 
 
-def alpha(made: Plan, blocks: int) -> float:
-    """Return the error that verdicts may spend at a look after so many blocks."""
-    if len(made.looks) == 1:
+def looks(blocks: int, until_decided: bool) -> tuple[int, ...]:
+    """Return the blocks after which verdicts are looked at."""
+    times = LOOKS if until_decided else (1,)
+    return tuple(dict.fromkeys(math.ceil(time * blocks) for time in times))
+
+
+def alpha(when: tuple[int, ...], blocks: int) -> float:
+    """Return the error that verdicts may spend at a look after so many blocks, one of several or not."""
+    if len(when) == 1:
         return ALPHA
-    now = min(max(blocks, 1), made.looks[-1])
-    shares = [look / made.looks[-1] for look in made.looks if look < now] + [now / made.looks[-1]]
+    now = min(max(blocks, 1), when[-1])
+    shares = [look / when[-1] for look in when if look < now] + [now / when[-1]]
     return stats.nominal_alphas(shares, ALPHA)[-1]
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hakmem import console, paths, store, terminal, verdict
+from hakmem import campaign, console, paths, store, terminal, verdict
 from hakmem.errors import BadParameter, LedgerError
 
 app = typer.Typer()
@@ -45,7 +45,10 @@ def show(
         )
     if parquet is not None:
         rows.map(lambda cell: json.dumps(cell) if isinstance(cell, dict | list | tuple) else cell).to_parquet(parquet)
-    judged = verdict.lean(rows)
+    # What was looked at again and again is judged as strictly as then.
+    plan = next((record for record in reversed(list(store.records(path))) if isinstance(record, store.Plan)), None)
+    when = campaign.looks(plan.blocks, bool(plan.spec.get("until_decided"))) if plan else (1,)
+    judged = campaign.judged(rows, when, lambda table, alpha: verdict.lean(table, alpha=alpha))
     console.emit(
         json.loads(rows.to_json(orient="records", date_format="iso")),
         as_json,

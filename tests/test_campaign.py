@@ -189,11 +189,11 @@ def test_looking_often_errs_no_more_often_than_looking_once(tmp_path: Path) -> N
     naive = called.copy()
     for n in made.looks:
         p = ttest_1samp(draws[:, :n], 0, axis=1).pvalue
-        called |= p < campaign.alpha(made, n)
+        called |= p < campaign.alpha(made.looks, n)
         naive |= p < campaign.ALPHA
     assert called.mean() <= campaign.ALPHA + 2 * (0.05 * 0.95 / 3000) ** 0.5
     assert naive.mean() > 0.09  # what the spending is for
-    assert campaign.alpha(plan(tmp_path), 4) == campaign.ALPHA
+    assert campaign.alpha(plan(tmp_path).looks, 4) == campaign.ALPHA
 
 
 def test_a_long_trial_has_a_series(tmp_path: Path) -> None:
