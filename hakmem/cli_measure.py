@@ -10,7 +10,20 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from hakmem import allocators, arms, campaign, console, machine, run, sample, stats, store, terminal, workload
+from hakmem import (
+    allocators,
+    arms,
+    campaign,
+    console,
+    crosscheck,
+    machine,
+    run,
+    sample,
+    stats,
+    store,
+    terminal,
+    workload,
+)
 from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.campaign import CampaignSpec
@@ -41,6 +54,9 @@ def run_trials(
     timeout: Annotated[float | None, typer.Option(min=0.01, help="Seconds until a trial is killed.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0.01, help="Ask your program to end (SIGTERM) after so.")] = None,
     series: Annotated[Path | None, typer.Option(help="Write RSS over time to this Parquet file.")] = None,
+    strace: Annotated[
+        bool, typer.Option("--strace", help="Hold hakmem's count of system calls against strace, in a further run.")
+    ] = False,
     command: Command = None,
     as_json: console.Json = False,
 ) -> None:
@@ -69,13 +85,19 @@ def run_trials(
             rows.append((_row(outcome, one, work, made), _command(made, one, work)))
     if series is not None:
         _write_series(series, samples)
+    pairs = [(one, work) for work in works for one in found]
+    checks = [crosscheck.check(made, *pair) if strace and pair[0].allocator.is_hakmem else None for pair in pairs]
     trials = [row for row, _ in rows]
     table = store.frame(trials)
     console.emit(
-        [row.model_dump(mode="json") | {"command": command} for row, command in rows],
+        [
+            row.model_dump(mode="json") | {"command": command, "strace": check.model_dump() if check else None}
+            for (row, command), check in zip(rows, checks, strict=True)
+        ],
         as_json,
         lambda: terminal.trials(table),
         lambda: terminal.spoiled(trials),
+        lambda: terminal.system_calls([check for check in checks if check]),
         lambda: console.commands(command for _, command in rows),
         lambda: console.next_step(f"hakmem sweep {'--' if command else '--profile smoke --workload'} {works[0].text}"),
     )

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from hakmem import console, stats, store
 from hakmem.campaign import Plan
+from hakmem.crosscheck import Check
 from hakmem.soak import Analysis
 from hakmem.verdict import Verdict, memory_of
 
@@ -39,6 +40,17 @@ def trials(rows: pd.DataFrame) -> None:
 def speed(ops_per_s: float, ops: float) -> str:
     """Write a rate; of what is one operation, a whole program, the seconds it took."""
     return f"{1 / ops_per_s:.3g} s" if ops == 1 and ops_per_s > 0 else console.rate(ops_per_s)
+
+
+def system_calls(checks: Iterable[Check]) -> None:
+    """Print the allocators' counts of system calls beside strace's, a line a kind."""
+    for check in checks:
+        kinds = [(name, check.counted[name], seen) for name, seen in check.traced.items()]
+        table = [(name, counted, seen, "" if counted == seen else "differ") for name, counted, seen in kinds]
+        title = f"{check.arm} on {check.workload}, timed region"
+        console.table(["system calls", "hakmem counts", "strace sees", ""], table, title=title)
+        if not check.agrees:
+            console.complain(f"{check.arm} on {check.workload}: hakmem's count of system calls and strace's differ")
 
 
 def spoiled(rows: Iterable[store.Trial]) -> None:
