@@ -146,7 +146,8 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(visible=False)
         narrow = [90, 115, 125] if most < 250 else []  # labels that fit
-        ticks = [m for m in (20, 50, 75, 100, *narrow, 150, 200, 300, 500, 1000, 2000) if least <= m <= most]
+        between = [150] if most < 800 else []
+        ticks = [m for m in (20, 50, 75, 100, *narrow, *between, 200, 300, 500, 1000, 2000) if least <= m <= most]
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())

@@ -1,6 +1,7 @@
 """Pages: checked parameters, own interpreter, saved failures, and one file that asks a real browser for nothing."""
 
 import base64
+import dataclasses
 import gzip
 import json
 import re
@@ -18,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from hakmem import machine, page, plots, report, store, verdict
+from hakmem import machine, page, plots, report, shelf, store, verdict
 from hakmem.campaign import CampaignSpec
 from hakmem.errors import BadInput, BadParameter, MissingTool, ReportFailed
 
@@ -279,3 +280,22 @@ def test_the_page_fits_and_reads_well(built: Path, browser: webdriver.Chrome, wi
     shown = browser.execute_script("return document.images[0].currentSrc")
     paper = re.search(rb"fill: (#[0-9a-f]{6})", base64.b64decode(shown.split(",")[1]))
     assert paper is not None and paper[1] == (b"#12161c" if dark else b"#ffffff")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_index_of_all_reports_fits_and_reads_well(
+    built: Path, browser: webdriver.Chrome, width: int, dark: bool
+) -> None:
+    words = ("GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE", shelf.FAILED)
+    cards = [dataclasses.replace(shelf.card(built, built), word=word, headline=EVIL) for word in words]
+    index = shelf.write(cards, built.with_name("index.html"))
+    resize(browser, width, dark=dark)
+    browser.get(index.as_uri())
+    assert asked(browser) == [] and browser.title == "hakmem: all reports"
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script("return document.images.length") == len(words)
+    assert browser.execute_script(FAINT) == []
+    browser.find_element("css selector", ".card a").click()
+    assert browser.current_url == built.as_uri()
