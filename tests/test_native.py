@@ -281,6 +281,13 @@ def test_real_programs_under_512_mb_of_addresses(name: str, gates: str, tmp_path
     assert done.returncode == 0 and done.stdout and not done.stderr, done.stderr
 
 
+def test_a_program_may_map_for_itself_under_512_mb_of_addresses() -> None:
+    script = "import mmap; m = mmap.mmap(-1, 180 << 20); m[-1] = 7; b = bytearray(60 << 20); print(m[-1], len(b))"
+    limited = ["sh", "-c", 'ulimit -v 524288 && exec "$@"', "sh", sys.executable, "-c", script]
+    done = run(limited, {})
+    assert (done.stdout, done.stderr) == (f"7 {60 << 20}\n", "")
+
+
 def test_the_preload_is_in_force() -> None:
     probe = "import ctypes; print(ctypes.CDLL(None).hakmem_check())"
     assert run([sys.executable, "-c", probe], {}).stdout == "1\n"

@@ -428,6 +428,7 @@ static void vacate(size_t first, size_t n, bool give_back) {
     }
     bool gone = give_back && os_uncommit(address_of(&table[first]), n << ss_shift);
     bool lazy = !gone && lean_releases() && !ss_maybe_decommit_superslab(address_of(&table[first]), n << ss_shift);
+    if (!gone && !lazy && lean_releases()) gone = os_uncommit(address_of(&table[first]), n << ss_shift); /* advice refused */
     if (!gone && !lazy) return;
     for (size_t i = first; i < first + n; i++) {
         SuperSlab *ss = &table[i];

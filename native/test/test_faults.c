@@ -170,6 +170,7 @@ static void memory_goes_back_without_advice(void) {
     for (int i = 0; i < MANY; i++) take(&small[i], 30000, 0);
     CHECK(resident_kb() - resident > 10 << 10);
     drop(&span);
+    CHECK(counter("os_free") - freed >= 1); /* at once */
     for (int i = 0; i < MANY; i++) drop(&small[i]);
     malloc_trim(0);
     CHECK(counter("os_free") - freed >= 4); /* a span of 8 MiB, and 9 MB in SuperSlabs */
