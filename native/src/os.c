@@ -35,8 +35,7 @@ static size_t wanted_arena(void) {
     size_t size = sysinfo(&info) ? 0 : (size_t)info.totalram * info.mem_unit * 4;
     if (size < (size_t)64 << 30) size = (size_t)64 << 30;
     if (size > ARENA_MAX) size = ARENA_MAX;
-    if (!getrlimit(RLIMIT_AS, &lim) && lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur / 2 < size)
-        size = (size_t)(lim.rlim_cur / 2);
+    if (!getrlimit(RLIMIT_AS, &lim) && lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur / 2 < size) size = (size_t)(lim.rlim_cur / 2);
     return size & ~(ARENA_ALIGN - 1);
 }
 
