@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native report reports test bench lab lint format lock generated clean
+.PHONY: help setup native report reports test bench traces lab lint format lock generated clean
 
 help: ## list the targets
 	@echo "usage: make TARGET [PROFILE=smoke|quick|full] [PYTHON=python3.12] [CC=clang]"
@@ -54,6 +54,9 @@ reports: $(STAMP) native ## every study, one after another, and reports/index.ht
 
 bench: $(STAMP) native ## throughput and RSS of every installed allocator, in the terminal (quick: 5 minutes)
 	@$(BIN)/python -m hakmem bench --profile $(PROFILE)
+
+traces: $(STAMP) native ## record larger traces of installed programs into build/traces
+	@data/traces/make.sh large $(CURDIR)/$(BIN)/hakmem
 
 lab: $(STAMP) native ## open JupyterLab on loopback, with a token
 	@$(BIN)/jupyter-lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root)

@@ -41,6 +41,7 @@ _NAME_BYTES = 32
 _PAGE = 4096
 _MAX_TEXT = 1 << 20
 _READ = 1 << 20
+_SMALL = 32 << 20
 _NAME = re.compile(r"[ !#-\[\]-~]{1,31}")  # of a mark: it ends up in a line of JSON
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -289,12 +290,13 @@ def _promised(head: bytes) -> int:
     return max(int(fields[3]) + int(fields[5]) * EVENT.itemsize, len(head))
 
 
-def pack(plain: Path, target: Path, level: int = 12) -> None:
-    """Write the zstd-compressed form of an unpacked trace (the same input gives the same bytes)."""
+def pack(plain: Path, target: Path) -> None:
+    """Write the zstd-compressed form of an unpacked trace, small ones with more effort."""
     read_header(plain)
-    packer = zstandard.ZstdCompressor(level=level, write_checksum=True)
+    size = plain.stat().st_size
+    packer = zstandard.ZstdCompressor(level=19 if size <= _SMALL else 9, write_checksum=True)
     with plain.open("rb") as file, _scratch(target) as out:
-        packer.copy_stream(file, out, size=plain.stat().st_size)
+        packer.copy_stream(file, out, size=size)
 
 
 def copy(source: Path, target: Path) -> None:

@@ -205,6 +205,20 @@ def test_real_programs_record_and_replay(
         assert done.returncode == 0, done.stderr
 
 
+def test_a_program_linked_with_another_allocator_gets_sizes_of_the_blocks_it_has(native: Build, tmp_path: Path) -> None:
+    source = tmp_path / "sizes.c"
+    source.write_text(
+        "#include <malloc.h>\n#include <stdlib.h>\nint main(void) {\n"
+        "for (int i = 1; i < 999; i++) { char *p = malloc(i * 7);"
+        "if (malloc_usable_size(p) < (size_t)i * 7) return 1; free(p); }\nreturn malloc_usable_size(0) != 0; }\n"
+    )
+    link = ["cc", "-O0", "-fno-builtin", source, "-o", tmp_path / "sizes", "-Wl,--no-as-needed", "-ljemalloc"]
+    if subprocess.run(link, capture_output=True).returncode:
+        pytest.skip("libjemalloc is not installed: apt-get install libjemalloc-dev")
+    [seen] = recorded(native, tmp_path / "x.trace", tmp_path / "sizes")
+    assert {i * 7 for i in range(1, 999)} <= set(seen.events["size"].tolist())
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 

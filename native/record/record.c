@@ -9,6 +9,7 @@
  */
 #include "record.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -261,4 +262,19 @@ EXPORT int posix_memalign(void **result, size_t alignment, size_t size) {
     if (!p) return ENOMEM;
     *result = p;
     return 0;
+}
+
+/* The program may be linked with another allocator, whose own answer would be about blocks that are not its own. */
+EXPORT size_t malloc_usable_size(void *p) {
+    static size_t (*_Atomic usable_size)(void *);
+    if (!p) return 0;
+    if (!usable_size) {
+        void *libc = dlopen("libc.so.6", RTLD_LAZY | RTLD_NOLOAD);
+        void *found = libc ? dlsym(libc, "malloc_usable_size") : NULL;
+        if (!found) return 0;
+        size_t (*typed)(void *);
+        memcpy(&typed, &found, sizeof typed);
+        usable_size = typed;
+    }
+    return usable_size(p);
 }
