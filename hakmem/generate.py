@@ -5,6 +5,7 @@ same parameters give the same bytes on every machine. Generators without an end 
 (`warm` to say otherwise) is a warm-up that a replay does not time.
 """
 
+import abc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,15 +58,15 @@ class Stream:
             yield buffer[:made].view(EVENT).reshape(-1)
 
 
-class Generator(BaseModel):
+class Generator(BaseModel, abc.ABC):
     """What all generators have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     seed: Annotated[int, Field(ge=1, le=2**32 - 1, description="of the generator of random numbers")] = 1234567
 
+    @abc.abstractmethod
     def stream(self) -> Stream:
         """Set the kernel up."""
-        raise NotImplementedError
 
     def rng(self) -> npt.NDArray[np.uint64]:
         """Return the state of the 64-bit generator."""
