@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_trace import CASES, MARKS, ORIGIN, SLOTS, THREADS, edits, patched, sample, sealed
+from test_trace import CASES, MARKS, ORIGIN, SLOTS, THREADS, damage, edits, sample
 
 from hakmem import generate, trace
 from hakmem.build import Build
@@ -185,14 +185,8 @@ def test_what_is_no_plain_trace_is_refused(native: Build, plain: Path, tmp_path:
 def test_no_file_makes_it_crash_and_it_agrees_with_the_reader_in_python(
     native: Build, plain: Path, tmp_path: Path, edits: list[tuple[int, bytes]], length: int | None, seal: bool
 ) -> None:
-    data = plain.read_bytes()
-    for at, value in edits:
-        data = patched(at, value)(data)
-    data = data[:length]
-    if seal and len(data) > 4096 and data[16:20] == b"\0\x10\0\0":
-        data = sealed(bytearray(data))
     damaged = tmp_path / "damaged.trace"
-    damaged.write_bytes(data)
+    damaged.write_bytes(damage(plain.read_bytes(), edits, length, seal))
     try:
         trace.read(damaged)
         complaint = ""

@@ -186,20 +186,24 @@ def test_a_writer_refuses_what_the_format_cannot_hold(tmp_path: Path, wrong: dic
 edits = st.lists(st.tuples(st.integers(0, 4096 + 9 * 16), st.binary(min_size=1, max_size=9)), min_size=1, max_size=5)
 
 
+def damage(data: bytes, edits: list[tuple[int, bytes]], length: int | None, seal: bool) -> bytes:
+    """A file with bytes changed and its end cut off, and its checksums made right again where asked for."""
+    for at, value in edits:
+        data = patched(at, value)(data)
+    data = data[:length]
+    if seal and len(data) > 4096 and data[16:20] == b"\0\x10\0\0":
+        data = sealed(bytearray(data))
+    return data
+
+
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=edits, length=st.none() | st.integers(0, 4300), seal=st.booleans())
 def test_no_damage_gets_past_the_reader(
     plain: Path, tmp_path: Path, edits: list[tuple[int, bytes]], length: int | None, seal: bool
 ) -> None:
     """Whatever bytes come: they are refused in words, or they are a trace that makes sense."""
-    data = plain.read_bytes()
-    for at, value in edits:
-        data = patched(at, value)(data)
-    data = data[:length]
-    if seal and len(data) > 4096 and data[16:20] == b"\0\x10\0\0":
-        data = sealed(bytearray(data))
     damaged = tmp_path / "damaged.trace"
-    damaged.write_bytes(data)
+    damaged.write_bytes(damage(plain.read_bytes(), edits, length, seal))
     try:
         read = trace.read(damaged)
     except BadTrace:

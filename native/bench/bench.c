@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -309,4 +310,13 @@ int bench_report(uint64_t ops, uint64_t iter, uint64_t ws) {
     if (want_json) put_json(ops, ops_per_s, peak_kb);
     if (fflush(stdout) != 0) return 1;
     return 0;
+}
+
+void bench_start_thread(void *(*work)(void *), void *argument) {
+    pthread_attr_t detached;
+    pthread_t id;
+    pthread_attr_init(&detached);
+    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
+    if (pthread_create(&id, &detached, work, argument) != 0) bench_die("cannot start a thread");
+    pthread_attr_destroy(&detached);
 }

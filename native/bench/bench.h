@@ -52,6 +52,7 @@ int bench_report(uint64_t ops, uint64_t iter, uint64_t ws); /* returns main's ex
 double bench_now(void); /* seconds of the monotonic clock */
 double bench_timed_seconds(void);
 void bench_sleep_ms(double ms);
+void bench_start_thread(void *(*work)(void *), void *argument); /* detached; dies when there is none to be had */
 bench_memory bench_read_memory(void);
 enum bench_touch bench_touch_named(const char *name);
 void bench_touch(void *p, size_t begin, size_t end, enum bench_touch how);

@@ -61,8 +61,6 @@ static char *new_block(uint32_t r) {
     return p;
 }
 
-static void start_thread(lane *of);
-
 static void *work(void *argument) {
     lane *own = argument;
     int64_t turn = rounds * blocks < own->left ? rounds * blocks : own->left;
@@ -76,7 +74,7 @@ static void *work(void *argument) {
     own->left -= turn;
     own->generations++;
     if (own->left > 0) {
-        start_thread(own);
+        bench_start_thread(work, own);
         return NULL;
     }
     pthread_mutex_lock(&mutex);
@@ -85,21 +83,12 @@ static void *work(void *argument) {
     return NULL;
 }
 
-static void start_thread(lane *of) {
-    pthread_attr_t detached;
-    pthread_t id;
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    if (pthread_create(&id, &detached, work, of) != 0) bench_die("cannot start a thread");
-    pthread_attr_destroy(&detached);
-}
-
 static void run(int64_t count) {
     if (count == 0) return;
     running = threads;
     for (int64_t i = 0; i < threads; i++) {
         lanes[i].left = count / threads + (i < count % threads);
-        start_thread(&lanes[i]);
+        bench_start_thread(work, &lanes[i]);
     }
     pthread_mutex_lock(&mutex);
     while (running > 0) pthread_cond_wait(&finished, &mutex);

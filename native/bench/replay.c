@@ -255,8 +255,6 @@ static void perform_in_turn(trace_event event, histogram *into) {
     atomic_store_explicit(slot, word, memory_order_release);
 }
 
-static void start_thread(lane *of);
-
 /* A thread that ends leaves its lane to a new one. */
 static void *work(void *argument) {
     lane *own = argument;
@@ -265,7 +263,7 @@ static void *work(void *argument) {
         while (own->at < parts[number + 1]) {
             trace_event event = window[order[own->at++]];
             if (event.op == TRACE_EXIT) {
-                start_thread(own);
+                bench_start_thread(work, own);
                 return NULL;
             }
             perform_in_turn(event, own->into);
@@ -277,21 +275,12 @@ static void *work(void *argument) {
     return NULL;
 }
 
-static void start_thread(lane *of) {
-    pthread_attr_t detached;
-    pthread_t id;
-    pthread_attr_init(&detached);
-    pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
-    if (pthread_create(&id, &detached, work, of) != 0) bench_die("cannot start a thread");
-    pthread_attr_destroy(&detached);
-}
-
 static void run_shared(enum bench_touch touch) {
     touch_shared = touch;
     turns = trace_reserve(header.slots * sizeof *turns);
     for (uint32_t i = 0; i < header.threads; i++) {
         if (latency) lanes[i].into = trace_reserve(sizeof(histogram));
-        start_thread(&lanes[i]);
+        bench_start_thread(work, &lanes[i]);
     }
     pthread_mutex_lock(&mutex);
     while (!(finished && arrived == header.threads)) pthread_cond_wait(&moved_on, &mutex);

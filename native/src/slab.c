@@ -49,7 +49,7 @@ unsigned slab_cap(unsigned cls, policy_pressure pressure) {
 
 slab_route slab_decide(unsigned cls) {
     unsigned cap = slab_cap(cls, lean_pressure());
-    return (slab_route){cls, policy_batch(hak_class[cls].size, REFILL_BYTES, cap), lean_releases()};
+    return (slab_route){policy_batch(hak_class[cls].size, REFILL_BYTES, cap), lean_releases()};
 }
 
 /* ---- lists ---- */
@@ -474,11 +474,10 @@ static void purge_class(slab_class *k, bool partly) {
     unlock(&k->lock);
 }
 
-void slab_purge(size_t goal) {
-    size_t start = lean_resident();
-    ss_purge_free(goal);
+void slab_purge(void) {
+    ss_purge_free();
     bool partly = gate(G_SS_PARTIAL_RELEASE);
-    for (unsigned c = CLASSES; c >= 1 && start - lean_resident() < goal; c--)
+    for (unsigned c = CLASSES; c >= 1; c--)
         if (peek(&classes[c].candidates)) purge_class(&classes[c], partly);
 }
 
@@ -506,10 +505,10 @@ void slab_purge_if_over(void) {
     uint64_t t0;
     if ((freed < peek(&purge_step) && !old) || !lean_may_purge(&t0)) return;
     poke(&freed_since_purge, 0);
-    slab_purge(PURGE_ALL);
+    slab_purge();
     size_t after = lean_resident();
     poke(&purge_step, policy_step(PURGE_STEP_BYTES, after));
-    lean_purge_done(t0, over && before - after < freed / 4);
+    lean_purge_done(t0, over && before < after + freed / 4);
 }
 
 size_t slab_trim(void) {
@@ -522,7 +521,7 @@ size_t slab_trim(void) {
             if (peek(&unit_record(u)->state) == UNIT_SLAB && peek(&unit_record(u)->cls) == cls) make_candidate(k, unit_record(u));
         unlock(&k->lock);
     }
-    slab_purge(PURGE_ALL);
+    slab_purge();
     size_t now = lean_resident();
     return start > now ? start - now : 0;
 }

@@ -41,7 +41,7 @@ typedef struct slab_heap {
 
 /* A route: everything an allocation's slow way needs to know, decided once (ALLOC_PASSDOWN_SSOT) or by each layer. */
 typedef struct {
-    unsigned cls, batch;
+    unsigned batch;
     bool lean;
 } slab_route;
 slab_route slab_decide(unsigned cls);
@@ -65,8 +65,8 @@ bool slab_is_free(const block *b, unsigned cls);
 /* A pointer into hakmem's arena that is not a live block: says what it is and ends the program. */
 _Noreturn void slab_bad_free(const void *p);
 
-/* Lean: give back free pages until `goal` bytes have gone or nothing is left. */
-void slab_purge(size_t goal);
+/* Lean: give back every free page. */
+void slab_purge(void);
 void slab_purge_if_over(void);
 /* Everything that can go, now: depots, free pages, empty SuperSlabs. Bytes given back. */
 size_t slab_trim(void);

@@ -320,10 +320,9 @@ void ss_units_free(size_t first, unsigned k) {
     unlock(&ss_lock);
 }
 
-void ss_purge_free(size_t goal) {
+void ss_purge_free(void) {
     lock(&ss_lock);
-    size_t start = free_resident;
-    for (size_t i = 0; i < top && free_resident && start - free_resident < goal; i++) {
+    for (size_t i = 0; i < top && free_resident; i++) {
         if (table[i].kind == SS_DIRTY) retire(&table[i]);
         else if (table[i].kind == SS_UNITS) (void)release_free_units(&table[i]);
     }

@@ -25,7 +25,6 @@
 #define SS_MAGIC 0x48414b4du
 #define UNIT_INLINE_WORDS 8   /* bitmap words in the record: up to 512 blocks, 128 B and larger */
 #define UNIT_EXTRA_WORDS 64   /* for smaller blocks: up to 4,096 */
-#define PURGE_ALL SIZE_MAX
 
 typedef enum { SS_NONE, SS_CLEAN, SS_DIRTY, SS_UNITS, SS_SPAN, SS_TAIL } ss_kind;
 typedef enum { UNIT_VIRGIN, UNIT_FREE, UNIT_SLAB, UNIT_RUN, UNIT_RUN_TAIL } unit_state;
@@ -97,7 +96,7 @@ void ss_release_now(ss_release *b);
 unsigned ss_pages_per_unit(void);
 
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx);
-void ss_purge_free(size_t goal); /* resident pages of free units and cached SuperSlabs, until `goal` bytes */
+void ss_purge_free(void); /* resident pages of free units and cached SuperSlabs */
 size_t ss_run_bytes(void);       /* in page runs and spans */
 void ss_count(size_t *superslabs, size_t *units);
 
