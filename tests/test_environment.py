@@ -37,9 +37,10 @@ def test_the_conda_environment_asks_for_what_the_project_asks_for() -> None:
     loaded = yaml.safe_load(environment.render(ROOT / "pyproject.toml"))
     assert loaded["name"] == "hakmem"
     *packages, pip = loaded["dependencies"]
-    assert pip == {"pip": ["--editable ."]}
+    *from_pip, itself = pip["pip"]
+    assert itself == "--editable ." and {Requirement(one).name for one in from_pip} == set(environment.PIP_ONLY)
     assert {"python>=3.11", "pip"} < set(packages)
-    asked = {canonicalize_name(one.name): one.specifier for one in map(Requirement, packages)}
+    asked = {canonicalize_name(one.name): one.specifier for one in map(Requirement, [*packages, *from_pip])}
     for requirement in WANTED:
         assert asked[canonicalize_name(requirement.name)] == requirement.specifier
 
