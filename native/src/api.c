@@ -27,19 +27,24 @@
 
 /* ---- start, end, fork ---- */
 
-static bool ready, failed;
+static bool ready;
 static hak_lock start_lock = HAK_LOCK_INIT;
 
 static COLD bool start(void) {
     int saved = errno;
     lock(&start_lock);
-    if (!ready && !failed) {
-        gates_load();
-        slab_init();
-        bool mapped = os_init();
-        lean_init();
-        if (mapped && ss_init() && tcache_init()) __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
-        else failed = true;
+    if (!ready) {
+        static bool prepared;
+        if (!prepared) {
+            gates_load();
+            slab_init();
+            prepared = true;
+        }
+        /* What was refused for lack of memory is asked for again at the next call. */
+        if (os_init()) {
+            lean_init();
+            if (ss_init() && tcache_init()) __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+        }
     }
     unlock(&start_lock);
     errno = saved;
@@ -66,7 +71,8 @@ static void after_fork(void) {
 }
 
 __attribute__((constructor)) static void at_start(void) {
-    if (started()) (void)pthread_atfork(before_fork, after_fork, after_fork);
+    (void)started();
+    (void)pthread_atfork(before_fork, after_fork, after_fork);
 }
 
 __attribute__((destructor)) static void at_exit(void) {

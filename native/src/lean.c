@@ -60,17 +60,17 @@ int ss_maybe_decommit_superslab(void *ptr, size_t size) {
 }
 
 bool lean_may_purge(uint64_t *t0) {
-    *t0 = os_now_ns();
     lock(&purse_lock);
-    bool ok = policy_may_spend(&purse, *t0, (unsigned)gate(G_SS_LEAN_CPU_PERMILLE));
+    bool ok = policy_may_spend(&purse, os_now_ns(), (unsigned)gate(G_SS_LEAN_CPU_PERMILLE));
     unlock(&purse_lock);
-    if (!ok) STAT(early_cpu_budget);
+    if (ok) *t0 = os_cpu_ns();
+    else STAT(early_cpu_budget);
     return ok;
 }
 
 void lean_purge_done(uint64_t t0, bool futile) {
     poke(&purges_futile, futile);
-    uint64_t spent = os_now_ns() - t0;
+    uint64_t spent = os_cpu_ns() - t0;
     lock(&purse_lock);
     policy_spent(&purse, spent);
     unlock(&purse_lock);

@@ -39,7 +39,7 @@ bool lean_released_reads_zero(void); /* what was given back so reads as zeros */
 int ss_maybe_decommit_superslab(void *ptr, size_t size);
 void ss_os_stats_record_lean_retire(void);
 
-bool lean_may_purge(uint64_t *t0); /* within the CPU budget; starts the clock */
+bool lean_may_purge(uint64_t *t0); /* within the CPU budget; starts the clock, of this thread's CPU time */
 void lean_purge_done(uint64_t t0, bool futile);
 
 #endif

@@ -51,6 +51,7 @@ static void *reserve(size_t size, size_t align) {
 }
 
 bool os_init(void) {
+    if (hak_arena_units) return true;
     int saved = errno;
     hak_page_shift = (unsigned)__builtin_ctzl(getauxval(AT_PAGESZ));
     if (hak_page_shift < MIN_PAGE_SHIFT || hak_page_shift > UNIT_SHIFT) return false;
@@ -160,6 +161,7 @@ static uint64_t clock_ns(clockid_t id) {
     return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
 }
 uint64_t os_now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+uint64_t os_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 uint64_t os_now_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
 static size_t read_small(const char *path, char *buf, size_t size) {

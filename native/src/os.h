@@ -15,13 +15,13 @@
 /* hak_arena_base, hak_arena_units: declared with the fast path */
 extern HIDDEN unsigned hak_page_shift; /* 12, 14 or 16 */
 
-/* Reserve the arena; its size adapts to RAM, RLIMIT_AS and what the kernel grants. False: no address space at all. */
+/* Reserve the arena; its size adapts to RAM, RLIMIT_AS and what the kernel grants. False: no address space at all. Once reserved it stays. */
 bool os_init(void);
 
 /* A reserved range for metadata outside the arena, never given back; os_commit makes parts usable. NULL: no address space. */
 void *os_metadata(size_t size);
 
-bool os_commit(void *p, size_t size);   /* false: ENOMEM */
+bool os_commit(void *p, size_t size); /* false: ENOMEM */
 bool os_uncommit(void *p, size_t size); /* back to reserved, pages and contents are gone; false: nothing has changed */
 
 /* 0, or -1: refused, and the caller must fall back to os_uncommit. `advice` as for madvise(2). */
@@ -40,10 +40,11 @@ size_t os_madvise_ranges_guarded(const os_range *ranges, size_t n, int advice);
 /* Move pages to another usable place of the arena; the old place stays usable and empty. False: nothing has changed. */
 bool os_move(void *from, void *to, size_t size);
 
-uint64_t os_now_ns(void);        /* monotonic */
+uint64_t os_now_ns(void); /* monotonic */
+uint64_t os_cpu_ns(void); /* CPU time of the calling thread */
 uint64_t os_now_coarse_ns(void); /* monotonic, a few ms coarse, no system call */
-size_t os_resident_bytes(void);  /* of the process, from /proc/self/statm; 0: unknown */
-size_t os_peak_kb(void);         /* VmHWM; 0: unknown */
+size_t os_resident_bytes(void); /* of the process, from /proc/self/statm; 0: unknown */
+size_t os_peak_kb(void); /* VmHWM; 0: unknown */
 uint64_t os_random(void);
 
 static inline bool in_arena(const void *p) { return ((uintptr_t)p - hak_arena_base) >> UNIT_SHIFT < hak_arena_units; }

@@ -6,11 +6,15 @@ size_t policy_excess(size_t target, size_t before_start, size_t resident) {
 }
 
 bool policy_may_spend(policy_purse *p, uint64_t now, unsigned permille) {
-    if (now - p->window_start >= POLICY_WINDOW_NS) *p = (policy_purse){.window_start = now};
-    return p->spent <= POLICY_WINDOW_NS / 1000 * permille;
+    uint64_t at_once = POLICY_WINDOW_NS / 5000 * permille, passed = now - p->at;
+    uint64_t earned = passed < POLICY_WINDOW_NS ? passed * permille / 1000 * 4 / 5 : UINT64_MAX;
+    p->at = now;
+    p->owed = p->owed > earned ? p->owed - earned : 0;
+    p->dry = p->owed >= (p->dry ? at_once / 8 * 7 : at_once);
+    return !p->dry;
 }
 
-void policy_spent(policy_purse *p, uint64_t ns) { p->spent += ns; }
+void policy_spent(policy_purse *p, uint64_t ns) { p->owed += ns; }
 
 void policy_beat(policy_pulse *p, uint64_t now) {
     uint64_t gap = now - p->last;

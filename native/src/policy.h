@@ -1,6 +1,6 @@
 /* policy: arithmetic that decides, and nothing that acts. Sizes in bytes, time in nanoseconds, always an argument. A leaf.
  *
- *   policy_purse   a CPU budget over windows of 10 s: spent <= share of the window
+ *   policy_purse   a CPU budget: at most a share of any 10 s, a fifth of it at once, the rest as time passes
  *   policy_pulse   how busy SuperSlabs come and go, for the adaptive reserve
  */
 #ifndef HAK_POLICY_H
@@ -12,7 +12,8 @@
 #define POLICY_IDLE_NS 10000000ull /* the user's rule: idle for over 10 ms keeps nothing */
 
 typedef struct {
-    uint64_t window_start, spent;
+    uint64_t at, owed; /* spent and not yet earned again, as of `at` */
+    bool dry;
 } policy_purse;
 
 typedef struct {
@@ -22,6 +23,8 @@ typedef struct {
 /* Bytes by which a process is above its ceiling; 0 when it is not. */
 size_t policy_excess(size_t target, size_t before_start, size_t resident);
 
+/* No while a fifth of the window's share is owed; then not before an eighth of that fifth has been earned: many small purges would cost
+ * more a page than a few. */
 bool policy_may_spend(policy_purse *p, uint64_t now, unsigned permille);
 void policy_spent(policy_purse *p, uint64_t ns);
 

@@ -509,10 +509,10 @@ bool ss_init(void) {
     table_len = hak_arena_units / ss_units;
     size_t page = (size_t)1 << hak_page_shift, table_bytes = round_up(table_len * sizeof(SuperSlab), page);
     size_t class_bytes = round_up(hak_arena_units, page);
-    if (!(table = os_metadata(table_bytes)) || !(hak_unit_class = os_metadata(class_bytes)) ||
-        !(unit_table = os_metadata(round_up(hak_arena_units * sizeof(unit), page))) ||
-        !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page))) || !os_commit(table, table_bytes) ||
-        !os_commit(hak_unit_class, class_bytes))
+    if ((!table && !(table = os_metadata(table_bytes))) || (!hak_unit_class && !(hak_unit_class = os_metadata(class_bytes))) ||
+        (!unit_table && !(unit_table = os_metadata(round_up(hak_arena_units * sizeof(unit), page)))) ||
+        (!unit_extra && !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page)))) ||
+        !os_commit(table, table_bytes) || !os_commit(hak_unit_class, class_bytes))
         return false;
     if (ss_mem_lean_enabled()) (void)ss_os_madvise_guarded((void *)hak_arena_base, hak_arena_units << UNIT_SHIFT, MADV_NOHUGEPAGE);
     prewarm();

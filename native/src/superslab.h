@@ -58,7 +58,7 @@ extern HIDDEN unit *unit_table;
 extern uint64_t *unit_extra;
 extern unsigned ss_units, ss_shift;
 
-bool ss_init(void); /* after os_init and gates_load */
+bool ss_init(void); /* after os_init and gates_load; false: no memory for the tables, and may be called again */
 void ss_lock_all(void), ss_unlock_all(void);
 
 /* k adjacent units (1 <= k <= ss_units), aligned to `align` units (a power of two); SIZE_MAX: out of memory. */

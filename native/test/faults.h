@@ -22,7 +22,7 @@ enum { PLAN_FD = 100, FOR_EVER = 1 << 30 };
 typedef struct {
     int fail_from, fail_count; /* calls that fail: [fail_from, fail_from + fail_count), counted from 1 */
     int only_madvise, error;
-    int calls, madvise_calls, calls_before_main;
+    int calls, madvise_calls;
 } fault_plan;
 
 long __real_syscall(long number, ...); /* the linker's names for what it wraps: -Wl,--wrap=syscall */

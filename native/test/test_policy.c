@@ -15,18 +15,42 @@ static void excess_is_what_stands_above_the_target(void) {
 static void a_purse_holds_its_share_of_ten_seconds(void) {
     policy_purse purse = {0};
     uint64_t start = 5 * POLICY_WINDOW_NS;
-    CHECK(policy_may_spend(&purse, start, 50)); /* a new window: 50 thousandths of 10 s are 500 ms */
-    policy_spent(&purse, 500 * MS);
-    CHECK(policy_may_spend(&purse, start + 1, 50)); /* spent to the last ns, not above */
+    CHECK(policy_may_spend(&purse, start, 50)); /* 50 thousandths of 10 s are 500 ms, a fifth of it at once */
+    policy_spent(&purse, 100 * MS - 1);
+    CHECK(policy_may_spend(&purse, start, 50));
     policy_spent(&purse, 1);
-    CHECK(!policy_may_spend(&purse, start + 1, 50));
-    CHECK(policy_may_spend(&purse, start + 1, 51)); /* 510 ms */
-    CHECK(!policy_may_spend(&purse, start + POLICY_WINDOW_NS - 1, 50));
-    CHECK(policy_may_spend(&purse, start + POLICY_WINDOW_NS, 50)); /* the next window starts empty */
-    CHECK(purse.spent == 0 && purse.window_start == start + POLICY_WINDOW_NS);
-    policy_spent(&purse, 10 * MS + 1);
-    CHECK(!policy_may_spend(&purse, start + POLICY_WINDOW_NS + MS, 1)); /* 10 ms */
-    CHECK(policy_may_spend(&purse, start + POLICY_WINDOW_NS + MS, 1000));
+    CHECK(!policy_may_spend(&purse, start, 50));
+    CHECK(!policy_may_spend(&purse, start + 250 * MS, 50)); /* 40 ms a second: 10 of 12.5 ms are earned */
+    CHECK(policy_may_spend(&purse, start + 313 * MS, 50));
+    policy_spent(&purse, 10 * MS);
+    CHECK(policy_may_spend(&purse, start + 313 * MS, 50)); /* not dry: on to the limit */
+    policy_spent(&purse, 20 * MS);
+    CHECK(!policy_may_spend(&purse, start + 313 * MS, 50));
+    CHECK(policy_may_spend(&purse, start + 4 * POLICY_WINDOW_NS, 50)); /* a long pause earns no more than everything */
+    CHECK(purse.owed == 0 && !purse.dry);
+    policy_spent(&purse, 2 * MS);
+    CHECK(!policy_may_spend(&purse, start + 4 * POLICY_WINDOW_NS, 1)); /* 10 ms, 2 at once */
+    CHECK(policy_may_spend(&purse, start + 4 * POLICY_WINDOW_NS, 1000));
+}
+
+/* Whoever always spends 1 ms when allowed spends the share of each 10 s and no more, and never pauses for long. */
+static void a_purse_is_spent_evenly(void) {
+    policy_purse purse = {0};
+    static uint64_t spent[600]; /* ms, by tenths of a second */
+    uint64_t longest = 0, last = 0;
+    for (uint64_t now = 0; now < 60000; now++) {
+        if (!policy_may_spend(&purse, POLICY_WINDOW_NS + now * MS, 50)) continue;
+        policy_spent(&purse, MS);
+        spent[now / 100]++;
+        if (now - last > longest) longest = now - last;
+        last = now;
+    }
+    for (size_t from = 0; from + 100 <= 600; from++) {
+        uint64_t sum = 0;
+        for (size_t i = from; i < from + 100; i++) sum += spent[i];
+        CHECK(sum <= 501 && sum >= 350); /* the last one begins at the limit */
+    }
+    CHECK(longest < 350);
 }
 
 static void a_pulse_is_the_mean_of_its_gaps(void) {
@@ -123,6 +147,7 @@ static void a_miss_fetches_a_page_or_so(void) {
 int main(void) {
     RUN(excess_is_what_stands_above_the_target);
     RUN(a_purse_holds_its_share_of_ten_seconds);
+    RUN(a_purse_is_spent_evenly);
     RUN(a_pulse_is_the_mean_of_its_gaps);
     RUN(a_fixed_reserve_is_what_was_said);
     RUN(an_adaptive_reserve_follows_the_pulse);
