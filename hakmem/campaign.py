@@ -20,7 +20,7 @@ from statistics import fmean
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from hakmem import allocators, arms, machine, paths, sample, stats, store, verdict, workload
+from hakmem import allocators, arms, machine, paths, sample, stats, store, turn, verdict, workload
 from hakmem.allocators import Allocator
 from hakmem.arms import DECOMMIT, FAST, LEAN, TARGET, Arm
 from hakmem.build import Build
@@ -393,7 +393,8 @@ class _Session:
                 stopped = f"the budget of {self.plan.spec.budget_minutes:g} min is spent"
                 break
             if lacks:
-                self.measure_block(work, block)
+                with turn.taken(self.progress.wait):
+                    self.measure_block(work, block)
         return Done(
             ledger=self.plan.ledger,
             measured=self.measured,
@@ -480,6 +481,7 @@ def _introduce(made: Plan, ledger: Ledger) -> str:
             arms=tuple(arm.label for arm in made.arms),
             workloads=tuple(work.text for work in made.workloads),
             spec=made.spec.model_dump(mode="json"),
+            cluster=False,
         )
     )
     return identity

@@ -22,6 +22,7 @@ from hakmem import (
     stats,
     store,
     terminal,
+    turn,
     workload,
 )
 from hakmem.build import Build
@@ -81,7 +82,8 @@ def run_trials(
             campaign.prove(one.allocator, made, work)
             sampler = samples[one.label, work.text] = sample.Sampler(family=work.program)
             tick = sampler.tick if sample.use(work.threads) else None
-            outcome = run.trial(made, one, work, timeout_s=timeout, tick=tick)
+            with turn.taken():
+                outcome = run.trial(made, one, work, timeout_s=timeout, tick=tick)
             rows.append((_row(outcome, one, work, made), _command(made, one, work)))
     if series is not None:
         _write_series(series, samples)

@@ -1,7 +1,8 @@
 """Progress of a long measurement: a bar with an ETA where somebody watches, plain lines where nobody does.
 
 A notebook that is executed without a screen hands its progress on instead: to the file that ``HAKMEM_PROGRESS`` names
-it appends one JSON line a step, ``{"done": 3, "total": 96, "eta_s": 71.5, "what": "ramp: hakmem LEAN OFF"}``.
+it appends one JSON line a step, ``{"done": 3, "total": 96, "eta_s": 71.5, "what": "ramp: hakmem LEAN OFF"}``, and one
+for what it waits for, ``{"waiting": "..."}``.
 """
 
 import json
@@ -22,6 +23,9 @@ class Progress(Protocol):
     def step(self, done: int, total: int, eta_s: float, what: str) -> None:
         """Take note of one more step."""
 
+    def wait(self, reason: str) -> None:
+        """Take note of what nothing goes on for."""
+
     def close(self) -> None:
         """Leave the screen tidy."""
 
@@ -30,6 +34,9 @@ class Silent:
     """Nobody asked."""
 
     def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+        """Say nothing."""
+
+    def wait(self, reason: str) -> None:
         """Say nothing."""
 
     def close(self) -> None:
@@ -48,6 +55,10 @@ class Bar:
         self._bar.total = total
         self._bar.n = done
         self._bar.set_postfix_str(f"about {clock(eta_s)} left, {what}")
+
+    def wait(self, reason: str) -> None:
+        """Put the reason behind the bar."""
+        self._bar.set_postfix_str(reason)
 
     def close(self) -> None:
         """Leave the bar where it is."""
@@ -73,6 +84,10 @@ class Lines:
             )
             self._next = now + LINE_EVERY_S
 
+    def wait(self, reason: str) -> None:
+        """Write a line."""
+        print(reason, file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """Do nothing."""
 
@@ -85,11 +100,18 @@ class HandedOn:
 
     def step(self, done: int, total: int, eta_s: float, what: str) -> None:
         """Append one line."""
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"done": done, "total": total, "eta_s": round(eta_s, 1), "what": what}) + "\n")
+        self._append({"done": done, "total": total, "eta_s": round(eta_s, 1), "what": what})
+
+    def wait(self, reason: str) -> None:
+        """Append one line."""
+        self._append({"waiting": reason})
 
     def close(self) -> None:
         """Do nothing."""
+
+    def _append(self, told: dict[str, object]) -> None:
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(told) + "\n")
 
 
 def show(*, quiet: bool = False, here: bool = False) -> Progress:

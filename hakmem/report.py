@@ -227,7 +227,7 @@ def _watch(steps: Path, over: threading.Event) -> None:
             for line in file.readlines():
                 step = json.loads(line)
                 shown = shown or progress.show(here=True)
-                shown.step(step["done"], step["total"], step["eta_s"], step["what"])
+                shown.wait(step["waiting"]) if "waiting" in step else shown.step(**step)
             if last:
                 break
     if shown:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from hakmem import run, sample, stats
+from hakmem import run, sample, stats, turn
 from hakmem.arms import Arm
 from hakmem.build import Build
 from hakmem.errors import LedgerError
@@ -93,7 +93,7 @@ def soak(build: Build, arm: Arm, work: Workload, csv: Path, watch: Watch) -> tup
     epoch_s = max(work.expected_s / 60, 0.1)
     source = _Sampled(epoch_s, csv) if work.program else _Written(csv)
     chosen = work if work.program else work.model_copy(update={"args": (*work.args, f"--csv={csv}")})
-    with _interrupts() as asked:
+    with turn.taken(), _interrupts() as asked:
 
         def tick(pid: int) -> None:
             asked.append(pid)

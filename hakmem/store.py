@@ -3,6 +3,9 @@
 Three record types stand in one file, told apart by ``"type"``: `Provenance`, `Plan` and `Trial`. One process writes
 (an exclusive lock says so), any number read. A line cut short by a crash or a full disk stays where it is: the next
 append starts on a line of its own, and readers count the fragment as torn.
+
+A record of an older schema is brought up to date as it is read, step by step; the file stays as it was written. One of
+a newer schema is refused.
 """
 
 import fcntl
@@ -10,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,9 +27,17 @@ from hakmem.errors import LedgerError
 from hakmem.run import Outcome
 from hakmem.workload import Workload
 
-SCHEMA = 1
+SCHEMA = 2
 Linkage = Literal["preload", "linked", "none"]
-Status = Literal["ok", "failed", "timeout", "killed", "garbage"]
+Status = Literal["ok", "failed", "timeout", "killed", "garbage", "lost"]
+
+
+def _from_1(record: dict[str, Any]) -> dict[str, Any]:
+    """A session of schema 1 measured on one host, and knew no trial lost with its worker."""
+    return record | ({"cluster": False} if record.get("type") == "plan" else {})
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}  # schema n to n + 1
 
 
 class Record(BaseModel):
@@ -35,7 +46,7 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True, allow_inf_nan=False
     )
-    schema_: Literal[1] = Field(default=1, alias="schema")
+    schema_: Literal[2] = Field(default=2, alias="schema")
 
 
 class Provenance(Record):
@@ -49,7 +60,7 @@ class Provenance(Record):
 
 
 class Plan(Record):
-    """What a session set out to measure."""
+    """What a session set out to measure; `cluster`: its blocks were dealt out to the hosts of a cluster."""
 
     type: Literal["plan"] = "plan"
     study: str
@@ -59,6 +70,7 @@ class Plan(Record):
     arms: tuple[str, ...]
     workloads: tuple[str, ...]
     spec: dict[str, JsonValue]
+    cluster: bool
 
 
 class Phase(BaseModel):
@@ -78,7 +90,8 @@ class Trial(Record):
 
     `order` counts the trials of the ledger as they were run; `block` numbers a set of trials run back to back (a
     spoiled block is run again as a further block, and both are kept). `build` is the content address of the native
-    build, `extra` holds the driver's own figures. Kilobytes are KiB, times are seconds.
+    build, `extra` holds the driver's own figures. Kilobytes are KiB, times are seconds. A `lost` trial is one whose
+    worker died: nobody knows how it ended.
     """
 
     type: Literal["trial"] = "trial"
@@ -236,17 +249,24 @@ def records(path: Path) -> Iterator[Provenance | Plan | Trial]:
         if value is None:
             continue
         schema = value.get("schema")
-        if schema != SCHEMA:
+        if schema not in [*MIGRATIONS, SCHEMA]:
             raise LedgerError(
-                f"{path}, line {number}: schema {schema!r}, but this hakmem reads schema {SCHEMA};"
+                f"{path}, line {number}: schema {schema!r}, but this hakmem reads schema {min(MIGRATIONS)} to {SCHEMA};"
                 " use the hakmem that wrote it"
             )
         try:
-            yield _RECORD.validate_python(value)
+            yield _RECORD.validate_python(_migrated(value))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise LedgerError(f"{path}, line {number}: {where}: {first['msg']}") from error
+
+
+def _migrated(record: dict[str, Any]) -> dict[str, Any]:
+    while record["schema"] != SCHEMA:
+        older = int(record["schema"])
+        record = MIGRATIONS[older](record) | {"schema": older + 1}
+    return record
 
 
 def torn(path: Path) -> int:

@@ -101,7 +101,8 @@ def memory_of(workload: str) -> str:
 
 
 def _crash(rows: pd.DataFrame) -> Ruling | None:
-    bad = rows[rows["status"] != "ok"]
+    """Hold trials against an arm that did not end well; how one ended that was lost with its worker nobody knows."""
+    bad = rows[~rows["status"].isin(["ok", "lost"])]
     if bad.empty:
         return None
     kinds = ", ".join(f"{n} {status}" for status, n in bad["status"].value_counts().items())

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,9 @@ for name in set(os.environ) - {"HAKMEM_FLEETBENCH"}:  # where tests find publish
     if name.startswith(("HAKMEM_", "MALLOC_", "MAKE")) or name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MFLAGS", "PROFILE"):
         del os.environ[name]
 os.environ["MPLBACKEND"] = "Agg"
+# Tests take turns among themselves: what else is measured on this host neither waits for them nor keeps them waiting.
+LOCKS = tempfile.TemporaryDirectory(prefix="hakmem-locks-")
+os.environ["HAKMEM_LOCK_DIR"] = LOCKS.name
 
 # No deadline: the time a test takes says nothing on a shared machine.
 settings.register_profile("hakmem", deadline=None, derandomize=True)

@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,13 +50,22 @@ def test_what_is_appended_is_what_is_loaded(tmp_path: Path) -> None:
     with Ledger(path) as ledger:
         ledger.append(Provenance(id="p1", host="h", started=now, facts={"cpu": "unknown", "nested": {"a": [1]}}))
         ledger.append(
-            Plan(study="s", started=now, seed=1, blocks=2, arms=("a",), workloads=("ramp",), spec={"blocks": 2})
+            Plan(
+                study="s",
+                started=now,
+                seed=1,
+                blocks=2,
+                arms=("a",),
+                workloads=("ramp",),
+                spec={"blocks": 2},
+                cluster=False,
+            )
         )
         ledger.append(row("k1", syscalls={"mmap": 3}))
         ledger.append(row("k2", status="timeout", signal=9, exit_status=None, ops=1, peak_rss_kb=None))
     types = [json.loads(line)["type"] for line in path.read_text().splitlines()]
     assert types == ["provenance", "plan", "trial", "trial"]
-    assert {json.loads(line)["schema"] for line in path.read_text().splitlines()} == {1}
+    assert {json.loads(line)["schema"] for line in path.read_text().splitlines()} == {store.SCHEMA}
     table = load(path)
     assert list(table["trial_key"]) == ["k1", "k2"]
     assert table["syscalls"][0] == {"mmap": 3}
@@ -192,9 +202,10 @@ def test_a_ledger_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"schema":2,"type":"trial"}', "line 2: schema 2, but this hakmem reads schema 1"),
+        ('{"schema":3,"type":"trial"}', "line 2: schema 3, but this hakmem reads schema 1 to 2; use the hakmem that"),
+        ('{"schema":[],"type":"trial"}', r"line 2: schema \[\]"),
         ('{"type":"trial"}', "line 2: schema None"),
-        ('{"schema":1,"type":"note"}', "line 2: .*'provenance', 'plan', 'trial'"),
+        ('{"schema":2,"type":"note"}', "line 2: .*'provenance', 'plan', 'trial'"),
         ('{"schema":1,"type":"plan","study":"s"}', r"line 2: plan\.started: Field required"),
     ],
 )
@@ -294,3 +305,28 @@ def test_ledgers_are_merged_without_pooling_hosts(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="different trials under the key both"):
         store.merge([mine, edited], tmp_path / "never.jsonl")
     assert not (tmp_path / "never.jsonl").exists()
+
+
+def test_a_ledger_of_an_older_schema_is_read_and_left_alone(tmp_path: Path) -> None:
+    """What an earlier hakmem wrote, with what today's appends behind it."""
+    path = tmp_path / "old.jsonl"
+    shutil.copy(Path(__file__).parent / "data" / "schema_1.jsonl", path)
+    before = path.read_bytes()
+    (plan,) = [record for record in store.records(path) if isinstance(record, Plan)]
+    assert plan.cluster is False and plan.schema_ == store.SCHEMA
+    table = load(path)
+    assert list(table["role"]) == ["arm", "baseline", "baseline2"]
+    assert (table["mops"] > 0).all() and (table["schema"] == store.SCHEMA).all()
+    assert path.read_bytes() == before
+    with Ledger(path) as ledger:
+        assert ledger.keys == set(table["trial_key"])
+        ledger.append(row("new", host="workbench"))
+    assert path.read_bytes().startswith(before)
+    assert len(load(path)) == 4
+    merged = store.merge([path, ledger_of(tmp_path / "mine.jsonl", 1)], tmp_path / "all.jsonl")
+    assert merged.trials == 5
+    assert all(json.loads(line)["schema"] == store.SCHEMA for line in merged.path.read_text().splitlines())
+
+
+def test_every_older_schema_has_a_step_to_the_next() -> None:
+    assert sorted(store.MIGRATIONS) == list(range(1, store.SCHEMA))
