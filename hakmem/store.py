@@ -33,7 +33,7 @@ Status = Literal["ok", "failed", "timeout", "killed", "garbage", "lost"]
 
 
 def _from_1(record: dict[str, Any]) -> dict[str, Any]:
-    """A session of schema 1 measured on one host, and knew no trial lost with its worker."""
+    """Bring up to 2: a session of schema 1 measured on one host, and knew no trial lost with its worker."""
     return record | ({"cluster": False} if record.get("type") == "plan" else {})
 
 
