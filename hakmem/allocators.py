@@ -6,6 +6,7 @@ that all arms have the same linkage; ``@linked`` behind a name picks the program
 
 import hashlib
 import os
+import random
 import re
 import shutil
 import stat
@@ -18,7 +19,8 @@ from typing import Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from hakmem import gates, revisions
-from hakmem.build import Build
+from hakmem.build import Build, Layouts
+from hakmem.build import build as compile_native
 from hakmem.errors import BadParameter, MissingTool, TrialFailed, did_you_mean
 
 FLAVOURS = ("hakmem", "hakmem_minimal", "hakmem_observe")
@@ -62,6 +64,8 @@ class Allocator(BaseModel):
         Package version, or what the file name says, or the native build.
     sha256 : str
         First 16 hexadecimal digits of the library's hash; ``""`` without a library.
+    layouts : tuple of Path
+        The same library with its functions laid out otherwise, one file a layout; empty where that plays no part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,6 +75,7 @@ class Allocator(BaseModel):
     flavour: str
     version: str
     sha256: str = ""
+    layouts: tuple[Path, ...] = ()
 
     @property
     def is_hakmem(self) -> bool:
@@ -82,6 +87,13 @@ class Allocator(BaseModel):
         if self.name.startswith(revisions.PREFIXES) and self.library is not None:
             return gates.table(self.library.parent.parent / revisions.GATES)
         return gates.table()
+
+    def laid_out(self, number: int) -> "Allocator":
+        """Return it in one of its layouts, or as it is where it has none."""
+        if not self.layouts:
+            return self
+        library = self.layouts[number % len(self.layouts)]
+        return self.model_copy(update={"library": library, "sha256": _sha256(library)})
 
     @property
     def label(self) -> str:
@@ -143,6 +155,38 @@ def find(name: str, build: Build) -> Allocator:
     return Allocator(
         name=bare, linkage="preload", library=library, flavour="system", version=version, sha256=_sha256(library)
     )
+
+
+def lay_out(allocator: Allocator, asked_for: str, count: int, seed: int) -> Allocator:
+    """Build a hakmem in several layouts; what is not hakmem's stays as it is.
+
+    Parameters
+    ----------
+    allocator : Allocator
+    asked_for : str
+        The name it was found by.
+    count, seed : int
+        How many layouts, and what they are drawn by; those of different code are drawn independently.
+
+    Raises
+    ------
+    BadParameter
+        It is linked into the drivers, which have one layout.
+    BuildFailed
+        Its sources are older than layouts.
+    """
+    if not allocator.is_hakmem:
+        return allocator
+    if allocator.linkage == "linked":
+        raise BadParameter(f"{allocator.label} has one layout: several are made of libraries that are preloaded")
+    drawn = random.Random(f"layouts {seed} {allocator.name} {allocator.version}").getrandbits(32)
+    if asked_for.startswith(revisions.PREFIXES):
+        wanted = Layouts(count=count, seed=drawn)
+        made = revisions.make(asked_for, wanted).build
+    else:
+        wanted = Layouts(count=count, seed=drawn, flavour=allocator.name)
+        made = compile_native(layouts=wanted)
+    return allocator.model_copy(update={"layouts": wanted.libraries(made)})
 
 
 def check(name: str) -> None:

@@ -41,6 +41,10 @@ class Arm(BaseModel):
     allocator: Allocator
     gates: dict[str, str]
 
+    def laid_out(self, number: int) -> "Arm":
+        """Return the arm in one of its allocator's layouts."""
+        return self.model_copy(update={"allocator": self.allocator.laid_out(number)})
+
     def setting(self) -> str:
         """Return the gates as one would type them."""
         return " ".join(f"{name}={value}" for name, value in self.gates.items())

@@ -20,6 +20,7 @@ from hakmem import paths
 from hakmem.errors import BuildFailed, MissingTool, did_you_mean
 
 LAST_LINES = 25
+LINKERS = "link"  # what lays code out anew
 
 
 class Build(BaseModel):
@@ -72,8 +73,30 @@ class Build(BaseModel):
         return self.bins["launch"]
 
 
+class Layouts(BaseModel):
+    """One flavour's library, linked `count` times, its functions and the gaps between them as `seed` draws them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    count: int
+    seed: int
+    flavour: str = "hakmem"
+
+    def goals(self) -> list[str]:
+        """Return what make is asked for."""
+        return ["layouts", f"LAYOUTS={self.count}", f"LAYOUT_SEED={self.seed}", f"FLAVOURS={self.flavour}"]
+
+    def libraries(self, made: Build) -> tuple[Path, ...]:
+        """Return the libraries, one a layout, the same number always the same layout."""
+        return tuple(made.libs[f"lib{self.flavour}.layout{at + 1}.so"] for at in range(self.count))
+
+
 def build(
-    *, cc: str | None = None, cflags_extra: str = "", native: Path | None = None, store: Path | None = None
+    *,
+    cc: str | None = None,
+    cflags_extra: str = "",
+    native: Path | None = None,
+    store: Path | None = None,
+    layouts: Layouts | None = None,
 ) -> Build:
     """Compile the allocator and its drivers, or find them compiled already.
 
@@ -85,6 +108,8 @@ def build(
         Further compiler flags, put behind those of the Makefile.
     native, store : Path, optional
         Source directory and the directory that holds the builds; those of the checkout by default.
+    layouts : Layouts, optional
+        Make these libraries, and nothing else.
 
     Returns
     -------
@@ -95,7 +120,7 @@ def build(
     MissingTool
         There is no compiler or no make.
     BuildFailed
-        The compiler failed; the message ends with its last lines.
+        The compiler failed, or the sources are older than layouts; the message ends with the last lines of make.
     """
     cc = cc or os.environ.get("CC") or "cc"
     native = native or paths.native()
@@ -104,20 +129,25 @@ def build(
         if shutil.which(tool) is None:
             raise MissingTool(f"no program {tool!r} on the PATH: apt-get install gcc make")
     compiler = _first_line([*cc.split(), "--version"])
-    build_id = _content_address(native, [cc, compiler, cflags_extra, _linkable_peer(cc)])
+    goals = layouts.goals() if layouts else []
+    if layouts and not (native / LINKERS).is_dir():
+        raise BuildFailed(
+            f"these sources are older than layouts, they have no native/{LINKERS}: compare without --layouts"
+        )
+    build_id = _content_address(native, [cc, compiler, cflags_extra, _linkable_peer(cc), *goals])
     target = store / build_id
     if not target.is_dir():
         store.mkdir(parents=True, exist_ok=True)
         with _locked(store / f".{build_id}.lock"):
             if not target.is_dir():
-                _make(native, target, cc, cflags_extra)
+                _make(native, target, cc, cflags_extra, goals)
     return _finished(target, build_id, compiler)
 
 
-def _make(native: Path, target: Path, cc: str, cflags_extra: str) -> None:
+def _make(native: Path, target: Path, cc: str, cflags_extra: str, goals: list[str]) -> None:
     """Run make into a scratch directory and give it its name when it is whole."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    command = ["make", "-C", str(native), f"-j{os.cpu_count() or 1}", f"OUT={scratch}", f"CC={cc}"]
+    command = ["make", "-C", str(native), f"-j{os.cpu_count() or 1}", f"OUT={scratch}", f"CC={cc}", *goals]
     if cflags_extra:
         command.append(f"CFLAGS_EXTRA={cflags_extra}")
     try:
@@ -151,7 +181,7 @@ def _sources(native: Path) -> list[Path]:
     makefile = native / "Makefile"
     if not makefile.is_file():
         raise BuildFailed(f"no {makefile}: there is nothing to compile")
-    tops = [native / name for name in ("src", "include", "bench", "launch", "record")]
+    tops = [native / name for name in ("src", "include", "bench", "launch", "record", LINKERS)]
     return [makefile, *sorted(file for top in tops for file in top.rglob("*") if file.is_file())]
 
 

@@ -91,10 +91,11 @@ class Plan(BaseModel):
 
     def key(self, arm: Arm, work: Workload, block: int, position: int) -> str:
         """Return what resume looks up: everything that makes a trial what it is."""
+        used = arm.laid_out(self.layout(block)).allocator
         return store.digest(
             {
                 "build": self.build.build_id,
-                "allocator": [arm.allocator.label, arm.allocator.version, arm.allocator.sha256],
+                "allocator": [used.label, used.version, used.sha256],
                 "role": arm.role,
                 "gates": dict(arm.gates),
                 "workload": [work.driver, *work.args],
@@ -104,6 +105,10 @@ class Plan(BaseModel):
                 "seed": self.spec.seed,
             }
         )
+
+    def layout(self, block: int) -> int:
+        """Return the number of the layout of a block: both orders of a pair of blocks have the same."""
+        return block // 2 % max(1, self.spec.layouts)
 
     def order(self, work: Workload, block: int) -> list[Arm]:
         """Return the arms in the order in which a block runs them."""
@@ -137,6 +142,10 @@ class Plan(BaseModel):
             f"to measure: {self.to_measure} trials, about {clock(60 * self.expected_minutes)}"
             f" (budget {self.spec.budget_minutes:g} min); ledger {self.ledger}",
         ]
+        if self.spec.layouts:
+            lines.append(
+                f"{self.spec.layouts} layouts of every hakmem, two blocks each or more: intervals count layouts"
+            )
         if len(self.looks) > 1:
             lines.append(f"until each verdict is decided: looked at after {', '.join(map(str, self.looks))} blocks")
         lines += [f"merged: {sentence}" for sentence in self.merged]
@@ -248,7 +257,7 @@ def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
     quiet : bool
         Show no progress.
     judge : callable, optional
-        Makes the verdicts that `until_decided` waits for, of rows and an alpha; `verdict.lean` by default.
+        Makes the verdicts that `until_decided` waits for, of rows and an alpha; `verdict.judge` by default.
 
     Returns
     -------
@@ -281,9 +290,9 @@ def verdicts(made: Plan, table: pd.DataFrame, judge: Judge | None = None) -> lis
     table : DataFrame
         Its rows.
     judge : callable, optional
-        Of rows and an alpha; `verdict.lean` with the smallest target by default.
+        Of rows and an alpha; `verdict.judge` with the smallest target by default.
     """
-    return judged(table, made.looks, judge or _lean(made))
+    return judged(table, made.looks, judge or _judge(made))
 
 
 def judged(table: pd.DataFrame, when: tuple[int, ...], judge: Judge) -> list[Verdict]:
@@ -310,9 +319,9 @@ def alpha(when: tuple[int, ...], blocks: int) -> float:
     return stats.nominal_alphas(shares, ALPHA)[-1]
 
 
-def _lean(made: Plan) -> Judge:
+def _judge(made: Plan) -> Judge:
     target = min(made.spec.target_mb)
-    return lambda table, level: verdict.lean(table, target, level)
+    return lambda table, level: verdict.judge(table, target, level)
 
 
 class _Session:
@@ -422,12 +431,14 @@ class _Session:
         """Run one trial, save its series, make its row."""
         sampler = sample.Sampler(family=work.program) if sample.use(work.threads) else None
         shift = padding_of(self.plan.spec.seed, block)
-        outcome = trial(self.plan.build, arm, work, padding=shift, tick=sampler.tick if sampler else None)
+        layout = self.plan.layout(block)
+        placed = arm.laid_out(layout)
+        outcome = trial(self.plan.build, placed, work, padding=shift, tick=sampler.tick if sampler else None)
         series = Path(f"{self.plan.ledger.stem}.series", f"{key}.parquet")
         saved = sampler is not None and sampler.write(self.plan.ledger.parent / series)
         return store.row(
             outcome,
-            arm,
+            placed,
             work,
             self.plan.build,
             study=self.plan.spec.study,
@@ -437,6 +448,7 @@ class _Session:
             block=block,
             position=position,
             order=len(self.ledger.trials),
+            layout=layout if arm.allocator.layouts else None,
             series=str(series) if saved else None,
         )
 
@@ -503,7 +515,8 @@ def _find(spec: CampaignSpec, build: Build, works: Iterable[Workload]) -> tuple[
     missing: dict[str, str] = {}
     for name in spec.allocators:
         if name != PEERS:
-            found.append(_proven(allocators.find(name, build), build, works))
+            one = _proven(allocators.find(name, build), build, works)
+            found.append(allocators.lay_out(one, name, spec.layouts, spec.seed) if spec.layouts else one)
             continue
         missing |= {peer: how for peer, how in allocators.missing_peers().items() if peer not in spec.allocators}
         for peer in allocators.installed_peers():
@@ -514,6 +527,11 @@ def _find(spec: CampaignSpec, build: Build, works: Iterable[Workload]) -> tuple[
                     missing[peer] = str(error)
     if not found:
         raise BadParameter(f"no peer is installed: {'; '.join(missing.values())}")
+    if spec.layouts and len(found) < 2:
+        raise BadParameter(
+            f"layouts={spec.layouts} compares code, and {found[0].label} is one: gates do not move it;"
+            " name a second allocator, such as rev:HEAD~1 or patch:FILE.diff"
+        )
     return found, missing
 
 

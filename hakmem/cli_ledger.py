@@ -48,7 +48,7 @@ def show(
     # What was looked at again and again is judged as strictly as then.
     plan = next((record for record in reversed(list(store.records(path))) if isinstance(record, store.Plan)), None)
     when = campaign.looks(plan.blocks, bool(plan.spec.get("until_decided"))) if plan else (1,)
-    judged = campaign.judged(rows, when, lambda table, alpha: verdict.lean(table, alpha=alpha))
+    judged = campaign.judged(rows, when, lambda table, alpha: verdict.judge(table, alpha=alpha))
     console.emit(
         json.loads(rows.to_json(orient="records", date_format="iso")),
         as_json,

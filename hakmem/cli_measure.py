@@ -125,6 +125,9 @@ def sweep(
     until_decided: Annotated[
         bool, typer.Option("--until-decided", help="Add blocks until each verdict is decided or the budget is spent.")
     ] = False,
+    layouts: Annotated[
+        int | None, typer.Option(help="Link every hakmem so many times, laid out otherwise: two blocks each, or more.")
+    ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Show what would be measured, and how long it takes.")
     ] = False,
@@ -145,7 +148,9 @@ def sweep(
         "allocators": _split(allocator),
     }
     rest = {"blocks": blocks, "budget_minutes": budget_minutes, "profile": profile, "seed": seed, "study": study}
-    rest |= {"until_decided": until_decided}
+    rest |= {"until_decided": until_decided, "layouts": layouts}
+    if layouts and not blocks:
+        rest["blocks"] = 2 * layouts
     if command and workloads:
         raise BadParameter(f"give workloads or a program, not both: {workloads[0]} and {command[0]}")
     said = {name: value for name, value in {**asked, **rest, "command": command or None}.items() if value is not None}

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from hakmem import paths
-from hakmem.build import Build
+from hakmem.build import Build, Layouts
 from hakmem.build import build as compile_native
 from hakmem.errors import BadParameter, MissingTool
 
@@ -48,13 +48,15 @@ class Revision(BaseModel):
 
 
 @lru_cache(maxsize=32)
-def make(name: str) -> Revision:
+def make(name: str, layouts: Layouts | None = None) -> Revision:
     """Build a revision, or find it built.
 
     Parameters
     ----------
     name : str
         ``rev:GITREV`` or ``patch:FILE.diff``.
+    layouts : Layouts, optional
+        Build its library in these layouts, and nothing else.
 
     Returns
     -------
@@ -82,7 +84,7 @@ def make(name: str) -> Revision:
         native = tree / "native"
         if not (native / "src" / GATES).is_file():
             raise BadParameter(f"{name}: commit {commit[:12]} has no native/src/{GATES}, so no allocator to compare")
-        made = compile_native(native=native)
+        made = compile_native(native=native, layouts=layouts)
         kept = made.path / GATES
         if not kept.exists():
             shutil.copyfile(native / "src" / GATES, kept)

@@ -84,24 +84,75 @@ def wide(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index (host, block); columns are arm labels, the two baselines under `A` and `A'`. A block that was repeated
-        counts once, by its geometric mean; a missing trial is NaN.
+        Index (host, block, layout), where layout is -1 unless several were compared; columns are arm labels, the two
+        baselines under `A` and `A'`. A missing trial is NaN.
     """
     good = usable(rows)
     good = good[good[metric].astype(float) > 0]
     arms = good["arm"].mask(good["role"] == "baseline", BASELINE).mask(good["role"] == "baseline2", BASELINE2)
+    block = [good["host"], good["block"]]
+    # All arms of a block stand in one line, those that have no layouts too.
+    layout = good["layout"].groupby(block).transform("max").fillna(-1).astype(int) if "layout" in good else -1
     keyed = pd.DataFrame(
-        {"host": good["host"], "block": good["block"], "arm": arms, "log": np.log(good[metric].astype(float))}
+        {"host": block[0], "block": block[1], "layout": layout, "arm": arms, "log": np.log(good[metric].astype(float))}
     )
-    return keyed.groupby(["host", "block", "arm"])["log"].mean().map(math.exp).unstack("arm")
+    return keyed.groupby(["host", "block", "layout", "arm"])["log"].mean().map(math.exp).unstack("arm")
 
 
 def log_ratios(table: pd.DataFrame, arm: str, baseline: str = BASELINE) -> Array:
-    """Take the log of arm over baseline, one figure for each block that has both; `table` comes from `wide`."""
+    """Take the log of arm over baseline, one figure for each block (or layout) that has both; `table` is of `wide`."""
+    return over_layouts(_paired_logs(table, arm, baseline))
+
+
+def _paired_logs(table: pd.DataFrame, arm: str, baseline: str) -> pd.Series:
     if arm not in table or baseline not in table:
-        return np.empty(0)
-    ratio = (table[arm] / table[baseline]).dropna()
-    return np.asarray(np.log(ratio.to_numpy(dtype=np.float64)))
+        return pd.Series(dtype=float)
+    ratio = (table[arm] / table[baseline]).dropna().astype(float)
+    return pd.Series(np.log(ratio.to_numpy()), index=ratio.index)
+
+
+def over_layouts(x: pd.Series) -> Array:
+    """Take one figure for each layout, the mean of its blocks, where several were compared; else one for each block.
+
+    A layout is drawn at random and kept for several blocks: it is the unit that intervals count, or the luck of a few
+    layouts would pass for an effect.
+    """
+    if x.empty or (x.index.get_level_values("layout") < 0).any():
+        return x.to_numpy(dtype=np.float64)
+    return np.asarray(x.groupby(level=["host", "layout"]).mean().to_numpy(dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class LayoutSpread:
+    """How far the log ratio of an arm moves from layout to layout, beside its noise within one.
+
+    `layout_sd` and `noise_sd` are standard deviations of the two, `p` the F test's of "layouts make no difference".
+    """
+
+    layouts: int
+    layout_sd: float
+    noise_sd: float
+    p: float
+
+
+def layout_spread(table: pd.DataFrame, arm: str, baseline: str = BASELINE) -> LayoutSpread | None:
+    """Part the variance of an arm's log ratios into that of layouts and that of blocks within one layout.
+
+    One-way random effects by the method of moments, unequal numbers of blocks allowed (Searle, Casella and McCulloch
+    1992, 3.6). None without several layouts that have several blocks.
+    """
+    x = _paired_logs(table, arm, baseline)
+    if x.empty or (x.index.get_level_values("layout") < 0).any():
+        return None
+    groups = x.groupby(level=["host", "layout"])
+    n, k = groups.size().to_numpy(), groups.ngroups
+    if k < 2 or x.size == k:
+        return None
+    within = float(((x - groups.transform("mean")) ** 2).sum()) / (x.size - k)
+    between = float((n * (groups.mean() - x.mean()) ** 2).sum()) / (k - 1)
+    size = (x.size - float((n**2).sum()) / x.size) / (k - 1)
+    p = float(stats.f.sf(between / within, k - 1, x.size - k)) if within > 0 else 0.0
+    return LayoutSpread(k, math.sqrt(max(0.0, (between - within) / size)), math.sqrt(within), p)
 
 
 # ---- intervals and tests ---------------------------------------------------------------------------------------------
@@ -372,8 +423,8 @@ def frontier(rows: pd.DataFrame, memory: str, speed: str = "mops", level: float 
     low_is_better, high_is_better = wide(rows, memory), wide(rows, speed)
     records = []
     for arm in low_is_better.columns.intersection(high_is_better.columns):
-        m = interval(np.log(low_is_better[arm].dropna()), side).exp()
-        s = interval(np.log(high_is_better[arm].dropna()), side).exp()
+        m = interval(over_layouts(np.log(low_is_better[arm].dropna())), side).exp()
+        s = interval(over_layouts(np.log(high_is_better[arm].dropna())), side).exp()
         records.append(
             {"arm": arm, "memory": m.estimate, "memory_low": m.low, "memory_high": m.high}
             | {"speed": s.estimate, "speed_low": s.low, "speed_high": s.high, "n": s.n}
@@ -417,4 +468,4 @@ def price_of_a_megabyte(
     both = saved.index.intersection(lost.index)
     if len(both) < 2 or t_interval(saved[both], level).low <= 0 or (saved[both] <= 0).any():
         return None
-    return interval(lost[both] / saved[both], level)
+    return interval(over_layouts(lost[both] / saved[both]), level)

@@ -90,8 +90,9 @@ class Trial(Record):
 
     `order` counts the trials of the ledger as they were run; `block` numbers a set of trials run back to back (a
     spoiled block is run again as a further block, and both are kept). `build` is the content address of the native
-    build, `extra` holds the driver's own figures. Kilobytes are KiB, times are seconds. A `lost` trial is one whose
-    worker died: nobody knows how it ended.
+    build, `layout` numbers the layouts of hakmem's library where a study compares several, `extra` holds the driver's
+    own figures. Kilobytes are KiB, times are seconds. A `lost` trial is one whose worker died: nobody knows how it
+    ended.
     """
 
     type: Literal["trial"] = "trial"
@@ -108,6 +109,7 @@ class Trial(Record):
     version: str
     linkage: Linkage
     build: str
+    layout: int | None = None
     gates: dict[str, str]
     effective_gates: dict[str, str] | None = None
     workload: str

@@ -69,6 +69,7 @@ class CampaignSpec(Parameters):
     are names of `hakmem.allocators`, and ``peers`` for every peer installed here; the first one is the baseline.
     `gates` maps any other gate to the values to sweep; `under` sets gates of every hakmem arm, the baseline too.
     `until_decided` adds blocks, up to four times `blocks`, until each verdict is decided or the budget is spent.
+    `layouts` links every hakmem so many times, laid out otherwise each time; the layout changes every second block.
     """
 
     study: str = Field(default="lean_sweep", pattern=STUDY)
@@ -80,6 +81,7 @@ class CampaignSpec(Parameters):
     under: dict[str, str] = {}
     allocators: tuple[str, ...] = ("hakmem", "system", PEERS)
     until_decided: bool = False
+    layouts: int = Field(default=0, ge=0, le=1_000)
 
     @field_validator("workloads", "allocators", mode="before")
     @classmethod
@@ -126,6 +128,16 @@ class CampaignSpec(Parameters):
         if linked and preloaded:
             raise ValueError(f"linked and preloaded arms do not compare: {' '.join(linked)}, {' '.join(preloaded)}")
         return tuple(_unique(given))
+
+    @model_validator(mode="after")
+    def _layouts_have_blocks(self) -> Self:
+        if self.layouts and (self.layouts == 1 or self.blocks < 2 * self.layouts):
+            raise ValueError(
+                f"layouts={self.layouts}: it takes 0, or 2 and more with two blocks each, not {self.blocks}"
+            )
+        if self.layouts and self.until_decided:
+            raise ValueError(f"layouts={self.layouts} says how many there are: until_decided cannot add any")
+        return self
 
 
 class ProgramSpec(CampaignSpec):

@@ -80,6 +80,23 @@ def study(rows: pd.DataFrame, judged: Iterable[Verdict]) -> None:
             lines.append(_line(str(name), str(role), mine, pace, one))
         columns = [name for name in lines[0] if console.out.width >= NARROW or name in _narrow(str(work))]
         console.table(columns, ([line[name] for name in columns] for line in lines), title=str(work))
+    layouts(one for one in words.values() if one.layouts)
+
+
+def layouts(judged: Iterable[Verdict]) -> None:
+    """Print what is the code's and what is its layout's, apart."""
+    lines = [
+        (one.workload, one.arm, percent(one.effect), f"±{console.number(one.layout_spread)}", one.layouts, one.blocks)
+        for one in judged
+    ]
+    if lines:
+        columns = ["workload", "arm", "effect % (95 %)", "layout moves it by % (sd)", "layouts", "blocks"]
+        console.table(columns, lines, title="over layouts")
+
+
+def percent(found: stats.Interval) -> str:
+    """Write an interval of percents."""
+    return f"{found.estimate:+.2f} ({found.low:+.2f}..{found.high:+.2f})"
 
 
 def _line(name: str, role: str, mine: pd.DataFrame, pace: pd.DataFrame, judged: Verdict | None) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Verdicts: GO, NO-GO, NEUTRAL, INCONCLUSIVE, NOT-APPLICABLE, each with the rule that gave it and what it rests on.
 
 Two questions are answered, both as pure functions of the ledger's rows. `lean`: does an arm bring memory down to its
-target at a bearable price? `ab`: is an arm faster (or smaller) than the baseline? Both begin alike: a crash is NO-GO,
-and so are system calls that run away. Arms of one workload are judged together, by intervals whose levels make the
-whole Holm's procedure.
+target at a bearable price? `ab`: is an arm faster (or smaller) than the baseline? `judge` asks the one that a study is
+about. Both begin alike: a crash is NO-GO, and so are system calls that run away. Arms of one workload are judged
+together, by intervals whose levels make the whole Holm's procedure.
 """
 
 import math
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, computed_field
 from hakmem import stats
 from hakmem.stats import BASELINE, Drift, Interval
 
-__all__ = ["Verdict", "ab", "decide_ab", "lean", "memory_of", "overall", "prices"]
+__all__ = ["Verdict", "ab", "decide_ab", "judge", "lean", "memory_of", "overall", "prices"]
 
 Word = Literal["GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE"]
 ICONS: dict[Word, str] = {"GO": "✔", "NO-GO": "✖", "NEUTRAL": "≈", "INCONCLUSIVE": "?", "NOT-APPLICABLE": "–"}
@@ -47,7 +47,9 @@ class Verdict(BaseModel):
 
     `effect` is the change of throughput (or of the metric asked for) in percent, `memory` that of the memory that
     counts, `floor` the difference of the two baselines in percent. `blocks_needed` are still to come, None where blocks
-    would not help. `bite`: whether the gates changed any counter or byte, None where nothing tells.
+    would not help. `bite`: whether the gates changed any counter or byte, None where nothing tells. Where several
+    layouts of the code were compared, the interval is over `layouts`, and `layout_spread` is the standard deviation of
+    the effect from one to the next, in percent.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +66,8 @@ class Verdict(BaseModel):
     blocks_needed: int | None = None
     bite: bool | None = None
     bite_words: str = ""
+    layouts: int = 0
+    layout_spread: float | None = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -264,7 +268,7 @@ def _rule_lean(cell: pd.DataFrame, arm: str, target_mb: float, speed: stats.Arra
     table = stats.wide(cell, column)
     target = _target(cell[cell["arm"] == arm], target_mb)
     what = "peak RSS" if column == "peak_rss_mb" else "RSS left"
-    logs = {name: np.log(table[name].dropna().to_numpy(dtype=float)) for name in (BASELINE, arm) if name in table}
+    logs = {name: stats.over_layouts(np.log(table[name].dropna())) for name in (BASELINE, arm) if name in table}
     if len(logs) < 2 or speed.size < 2:
         return Ruling("INCONCLUSIVE", "an interval needs at least two blocks", f"blocks: {speed.size}", 2)
     base, mine = (stats.interval(logs[name], level) for name in (BASELINE, arm))
@@ -344,6 +348,13 @@ def _trial_drift(phases: Sequence[Mapping[str, float | str | None]]) -> Drift | 
     return found if np.ptp(kb) > 64 else Drift(flat, found.first_kb, found.last_kb)
 
 
+def judge(rows: pd.DataFrame, target_mb: float = 10, alpha: float = 0.05) -> list[Verdict]:
+    """Ask what a study is about: `lean` where one of its arms runs Lean, else `ab`."""
+    asked = rows.loc[rows["role"] == "arm", "gates"]
+    about_memory = any(gates.get(LEAN_GATE) == "1" for gates in asked)
+    return lean(rows, target_mb, alpha) if about_memory else ab(rows, alpha=alpha)
+
+
 # ---- from rulings to verdicts ----------------------------------------------------------------------------------------
 
 
@@ -357,13 +368,17 @@ def _verdicts(
     for (host, workload), cell in rows.groupby(["host", "workload"], sort=False):
         arms = list(dict.fromkeys(cell.loc[cell["role"] == "arm", "arm"]))
         base = cell[cell["role"] == "baseline"]
-        floor = 100 * math.expm1(stats.noise_floor(stats.wide(cell, metric)))
+        table = stats.wide(cell, metric)
+        floor = 100 * math.expm1(stats.noise_floor(table))
         for arm, (ruling, effect) in judge(cell, arms).items():
             mine = cell[(cell["arm"] == arm) & (cell["role"] == "arm")]
             ruling = _crash(mine) or _runaway(mine, base, str(workload)) or ruling
             bite, words = gate_bite(mine, cell[cell["role"].isin(["baseline", "baseline2"])])
             memory = stats.log_ratios(stats.wide(cell, memory_of(str(workload))), arm)
-            still = None if ruling.total_blocks is None else max(1, ruling.total_blocks - effect.n)
+            laid_out = mine["layout"].nunique()
+            blocks = int(mine["block"].nunique()) if laid_out else effect.n
+            more = None if ruling.total_blocks is None else max(1, ruling.total_blocks - effect.n)
+            spread = stats.layout_spread(table, arm)
             verdicts.append(
                 Verdict(
                     workload=str(workload),
@@ -375,10 +390,13 @@ def _verdicts(
                     effect=effect.percent(),
                     memory=stats.interval(memory).percent() if memory.size else None,
                     floor=floor,
-                    blocks=effect.n,
-                    blocks_needed=still,
+                    blocks=blocks,
+                    # a further layout takes as many blocks as those there are
+                    blocks_needed=math.ceil(more * blocks / effect.n) if more and laid_out else more,
                     bite=bite,
                     bite_words=words,
+                    layouts=laid_out,
+                    layout_spread=100 * math.expm1(spread.layout_sd) if spread else None,
                 )
             )
     return verdicts

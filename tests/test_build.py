@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hakmem import allocators
 from hakmem import build as module
 from hakmem.build import build
 from hakmem.errors import BuildFailed, MissingTool
@@ -105,6 +106,35 @@ def test_two_builders_build_once(native: Path) -> None:
     assert all(process.returncode == 0 for process in racing)
     assert len(paths) == 1
     assert builds(native) == 1
+
+
+def test_layouts_hold_the_same_code_elsewhere() -> None:
+    wanted = module.Layouts(count=2, seed=5)
+    one, two = wanted.libraries(build(layouts=wanted))
+    first, second = code_of(one), code_of(two)
+    assert set(first) == set(second) and len(first) > 50
+    assert list(first) != list(second)
+    within_line = [sorted(at % 64 for at in found.values()) for found in (first, second)]
+    assert within_line[0] != within_line[1] and len(set(within_line[0])) > 3
+    elsewhere = module.Layouts(count=2, seed=6)
+    other = [list(code_of(library)) for library in elsewhere.libraries(build(layouts=elsewhere))]
+    assert list(first) not in other and list(second) not in other
+    for library in (one, two):
+        allocators.prove(allocators.find(f"preload:{library}", build()), build().driver("ramp", "system"))
+
+
+def code_of(library: Path) -> dict[str, int]:
+    """Address of every function of the allocator, in the order of addresses."""
+    told = subprocess.run(["nm", "-n", library], capture_output=True, text=True, check=True).stdout
+    found = [line.split() for line in told.splitlines()]
+    laid_out = [(name, int(at, 16)) for at, kind, name in (f for f in found if len(f) == 3) if kind in "tT"]
+    compilers = ("_init", "_fini", "frame_dummy", "__do_global_dtors_aux", "deregister_tm_clones", "register_tm_clones")
+    return {name: at for name, at in laid_out if name not in compilers}
+
+
+def test_sources_without_layouts_say_so(native: Path) -> None:
+    with pytest.raises(BuildFailed, match="older than layouts"):
+        build(native=native, store=native.parent / "store", layouts=module.Layouts(count=2, seed=1))
 
 
 def test_the_real_build_holds_what_the_contract_says() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hakmem import allocators, arms, gates, paths, revisions
+from hakmem import allocators, arms, gates, paths, revisions, store
 from hakmem.build import build as compile_native
 from hakmem.cli import app
 from hakmem.errors import BadGate, BadParameter
@@ -66,6 +66,30 @@ def test_a_revision_is_named_by_its_commit_and_swept_like_any_arm(
     assert done.exit_code == 0, done.output
     (verdict,) = json.loads(done.stdout)["verdicts"]
     assert verdict["arm"] == f"rev:{commit}" and verdict["blocks"] >= 1
+
+
+def test_a_change_without_effect_is_compared_over_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "runs", lambda: tmp_path)
+    never_called = paths.native() / "test" / "never_called.diff"
+    sweep = ["sweep", "--allocator", f"hakmem,patch:{never_called}", "--lean", "0", "--layouts", "2", *TINY, "--json"]
+    done = CliRunner().invoke(app, sweep, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (verdict,) = json.loads(done.stdout)["verdicts"]
+    assert verdict["arm"].startswith("patch:never_called.diff@")
+    assert (verdict["layouts"], verdict["effect"]["n"]) == (2, 2) and verdict["layout_spread"] >= 0
+    rows = store.load(tmp_path / "lean_sweep.jsonl")
+    assert rows[rows["block"] < 4].groupby("block")["layout"].agg(["min", "max"]).to_numpy().tolist() == [
+        [0, 0],
+        [0, 0],
+        [1, 1],
+        [1, 1],
+    ]
+    facts = next(iter(store.provenance(tmp_path / "lean_sweep.jsonl").values())).facts
+    ours, theirs = facts["allocators"].values()  # type: ignore[union-attr]
+    libraries = [Path(path).read_bytes() for one in (ours, theirs) for path in one["layouts"]]  # type: ignore[index]
+    assert len(set(libraries)) == 4
+    plain = CliRunner().invoke(app, ["sweep", "--allocator", "hakmem", "--layouts", "2", *TINY])
+    assert "layouts=2 compares code, and hakmem is one" in str(plain.exception)
 
 
 @pytest.mark.parametrize(

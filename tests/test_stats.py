@@ -182,6 +182,48 @@ def test_noise_floor_is_the_difference_of_the_two_baselines() -> None:
     assert math.isnan(stats.noise_floor(stats.wide(rows({"A": [1.0]}), "ops_per_s")))
 
 
+def laid_out(rng: np.random.Generator, layouts: int, blocks: int, sd: float) -> pd.Series:
+    """Log ratios of code that makes no difference, where each of two codes is moved by its layout (sd) and noise."""
+    index = pd.MultiIndex.from_tuples(
+        [("h", layout * blocks + block, layout) for layout in range(layouts) for block in range(blocks)],
+        names=["host", "block", "layout"],
+    )
+    moved = sd * (rng.standard_normal(layouts) - rng.standard_normal(layouts))
+    return pd.Series(np.repeat(moved, blocks) + 0.01 * rng.standard_normal(layouts * blocks), index=index)
+
+
+def test_a_null_change_is_called_an_effect_over_one_layout_and_not_over_several() -> None:
+    rng = np.random.default_rng(11)
+    single = [stats.interval(laid_out(rng, 1, 20, 0.02)) for _ in range(300)]
+    plain = np.mean([found.low <= 0 <= found.high for found in single])
+    several = [stats.interval(stats.over_layouts(laid_out(rng, 10, 2, 0.02))) for _ in range(300)]
+    assert plain < 0.35 and np.mean([found.low <= 0 <= found.high for found in several]) >= 0.92
+    assert {found.n for found in several} == {10}
+
+
+def test_effect_and_layout_spread_are_told_apart() -> None:
+    rng = np.random.default_rng(12)
+
+    def spread(x: pd.Series) -> stats.LayoutSpread | None:
+        return stats.layout_spread(pd.DataFrame({"A": 1.0, "arm": np.exp(x)}), "arm")
+
+    x = laid_out(rng, 200, 4, 0.02) + 0.05
+    found, calm = spread(x), spread(laid_out(rng, 200, 4, 0.0))
+    assert found is not None and found.layouts == 200 and found.p < 1e-6
+    assert found.layout_sd == pytest.approx(0.02 * math.sqrt(2), rel=0.15)
+    assert found.noise_sd == pytest.approx(0.01, rel=0.1)
+    assert stats.interval(stats.over_layouts(x)).estimate == pytest.approx(0.05, abs=0.005)
+    assert calm is not None and calm.layout_sd < 0.004 and calm.p > 0.01
+    assert spread(laid_out(rng, 20, 1, 0.02)) is None  # one block a layout cannot tell
+
+
+def test_arms_without_layouts_are_paired_with_those_that_have_some() -> None:
+    table = rows({"A": [100.0, 100.0, 110.0, 110.0], "peer": [50.0, 50.0, 50.0, 50.0]})
+    table["layout"] = (table["block"] // 2).where(table["arm"] != "peer").astype(float)
+    assert stats.log_ratios(stats.wide(table, "ops_per_s"), "peer") == pytest.approx(np.log([50 / 100, 50 / 110]))
+    assert stats.log_ratios(stats.wide(table.assign(layout=np.nan), "ops_per_s"), "peer").size == 4
+
+
 def points(**arms: tuple[float, float]) -> pd.DataFrame:
     wobble = np.array([0.99, 1.0, 1.01, 1.0, 1.0])
     memory = rows({arm: list(m * wobble) for arm, (m, _) in arms.items()}, "peak_rss_mb")
