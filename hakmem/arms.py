@@ -18,6 +18,7 @@ Role = Literal["baseline", "baseline2", "arm", "peer"]
 LEAN, DECOMMIT, TARGET = "HAKMEM_SS_MEM_LEAN", "HAKMEM_SS_MEM_LEAN_DECOMMIT", "HAKMEM_SS_MEM_LEAN_TARGET_MB"
 SHORT = {"LEAN": LEAN, "DECOMMIT": DECOMMIT, "TARGET_MB": TARGET}
 LEAN_ONLY = ("HAKMEM_SS_MEM_LEAN_", "HAKMEM_SS_LEAN_", "HAKMEM_SS_EMPTY_RESERVE", "HAKMEM_SS_PARTIAL_RELEASE")
+SPEED_FIRST_ONLY = ("HAKMEM_SS_PREWARM",)
 FAST = "hakmem_minimal"
 
 
@@ -119,8 +120,9 @@ def make(allocator: Allocator, settings: Mapping[str, str], role: Role = "arm") 
 def settle(settings: Mapping[str, str], known: gates.Table | None = None) -> dict[str, str]:
     """Reduce settings to those that matter: two settings that settle alike are one arm.
 
-    Speed-first reads none of Lean's gates, Lean without decommit has no target, and a gate at its default is unset.
-    The three Lean gates are spelled out wherever they matter, so that an arm's gates say what it is.
+    Speed-first reads none of Lean's gates, Lean does not prewarm, Lean without decommit has no target, and a gate at
+    its default is unset. The three Lean gates are spelled out wherever they matter, so that an arm's gates say what it
+    is.
     """
     known = known or gates.table()
     effective = known.effective(settings)
@@ -131,6 +133,7 @@ def settle(settings: Mapping[str, str], known: gates.Table | None = None) -> dic
         if (
             gate.type == "PROFILE"
             or (gate.env.startswith(LEAN_ONLY) and not lean)
+            or (gate.env.startswith(SPEED_FIRST_ONLY) and lean)
             or (gate.env == TARGET and not releases)
         ):
             continue

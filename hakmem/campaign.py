@@ -98,7 +98,7 @@ class Plan(BaseModel):
                 "allocator": [used.label, used.version, used.sha256],
                 "role": arm.role,
                 "gates": dict(arm.gates),
-                "workload": [work.driver, *work.args],
+                "workload": [work.driver, *work.args, *([f"memory_mb={work.memory_mb}"] if work.memory_mb else [])],
                 "host": self.host,
                 "block": block,
                 "position": position,

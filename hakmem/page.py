@@ -30,6 +30,7 @@ __all__ = [
     "downloads",
     "findings",
     "findings_table",
+    "note",
     "plan",
     "prices",
     "provenance",
@@ -114,6 +115,11 @@ def statement(word: Word, sentences: Sequence[str]) -> Html:
 def table(rows: pd.DataFrame, label: str) -> Html:
     """Show a table."""
     return Html(table_html(rows, label))
+
+
+def note(text: str) -> Html:
+    """Say one thing in plain words."""
+    return Html(f"<p>{_esc(text)}</p>")
 
 
 def _floor(verdict: Verdict) -> str:

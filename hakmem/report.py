@@ -28,6 +28,7 @@ from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.page import SIZE_LIMIT
 from hakmem.reserve import ReserveSpec
 from hakmem.scorecard import ScoreSpec
+from hakmem.start_up import StartUpSpec
 from hakmem.study import CampaignSpec, Checked, GateSpec, RebaseSpec, TourSpec
 
 __all__ = ["find", "html", "output_of", "own_kernel", "parameters", "render"]
@@ -38,6 +39,7 @@ MODELS: dict[str, type[Checked]] = {  # what checks the parameters of a notebook
     "20_lean_sweep": CampaignSpec,
     "40_rebase": RebaseSpec,
     "50_gate_ab": GateSpec,
+    "55_start_up": StartUpSpec,
     "60_reserve_and_magazines": ReserveSpec,
     "90_scorecard": ScoreSpec,
 }

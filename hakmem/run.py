@@ -21,6 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
+from hakmem import container
 from hakmem.arms import Arm
 from hakmem.build import Build
 from hakmem.errors import MissingTool
@@ -203,15 +204,17 @@ def trial(
         env = environment(arm.gates, arm.allocator.library, padding, inherit=True)
         return _program(build, env, work, timeout_s or PROGRAM_TIMEOUT_S, tick)
     program = build.driver(work.driver, arm.allocator.flavour)
-    return measure(
-        [str(program), *work.args],
-        environment(arm.gates, arm.allocator.library, padding),
-        timeout_s=timeout_s or 30 + 20 * work.expected_s,
-        cpu=measuring_cpu() if work.threads == 1 else None,
-        tick=tick,
-        tick_s=min(0.1, max(0.02, work.expected_s / 50)),
-        speaks=arm.allocator.is_hakmem,
-    )
+    with container.limit(work.memory_mb) if work.memory_mb else contextlib.nullcontext() as group:
+        return measure(
+            [str(program), *work.args],
+            environment(arm.gates, arm.allocator.library, padding),
+            timeout_s=timeout_s or 30 + 20 * work.expected_s,
+            cpu=measuring_cpu() if work.threads == 1 else None,
+            tick=tick,
+            tick_s=min(0.1, max(0.02, work.expected_s / 50)),
+            speaks=arm.allocator.is_hakmem,
+            group=group,
+        )
 
 
 def _program(
@@ -246,12 +249,13 @@ def measure(
     tick: Callable[[int], None] | None = None,
     tick_s: float = 0.05,
     speaks: bool = False,
+    group: Path | None = None,
 ) -> Outcome:
     """Run a driver and judge what it said.
 
     Parameters
     ----------
-    argv, env, timeout_s, cpu, tick, tick_s
+    argv, env, timeout_s, cpu, tick, tick_s, group
         As for `execute`; gates in `env` must be those that the allocator says it ran with.
     speaks : bool
         The allocator must tell about itself, as hakmem does.
@@ -260,7 +264,7 @@ def measure(
     -------
     Outcome
     """
-    done = execute(argv, env, timeout_s=timeout_s, cpu=cpu, tick=tick, tick_s=tick_s)
+    done = execute(argv, env, timeout_s=timeout_s, cpu=cpu, tick=tick, tick_s=tick_s, group=group)
     line, complaint = None, ""
     status: Literal["ok", "failed", "timeout", "killed", "garbage"] = done.status
     if done.status == "ok":
@@ -283,6 +287,7 @@ def execute(
     tick: Callable[[int], None] | None = None,
     tick_s: float = 0.05,
     pass_fds: Sequence[int] = (),
+    group: Path | None = None,
 ) -> Exit:
     """Run one command to its end, its death or its timeout.
 
@@ -300,6 +305,8 @@ def execute(
         Called with the child's pid every `tick_s` seconds while it runs.
     pass_fds : sequence of int
         Descriptors that the child inherits.
+    group : Path, optional
+        A cgroup that the child enters, see `hakmem.container`.
 
     Returns
     -------
@@ -315,7 +322,7 @@ def execute(
     started, begin = datetime.now(UTC), time.monotonic()
     with _pinned(cpu) as settle:
         process = subprocess.Popen(
-            _launcher(env) + list(argv),
+            (container.entering(group) if group else []) + _launcher(env) + list(argv),
             env={name: value for name, value in env.items() if name != "LD_PRELOAD"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

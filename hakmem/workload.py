@@ -48,6 +48,8 @@ class Options(BaseModel):
         What each profile gives the parameters that were left unsaid.
     flags
         Parameters whose option has another name in the driver.
+    around
+        Parameters that are none of the driver's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +60,7 @@ class Options(BaseModel):
     quick: ClassVar[dict[str, float]] = {}
     full: ClassVar[dict[str, float]] = {}
     flags: ClassVar[dict[str, str]] = {}
+    around: ClassVar[tuple[str, ...]] = ()
 
     def sizes(self, profile: Profile) -> dict[str, float]:
         """Return what the profile gives the parameters that were left unsaid."""
@@ -262,6 +265,33 @@ class Idle(Seeded):
     tick_ms: Annotated[float, Field(ge=0, le=86_400_000)] | None = None
 
 
+class Container(Idle):
+    """A burst in a small container: a process that outgrows it is killed."""
+
+    summary = "a burst of memory within limit_mb, set by a cgroup"
+    work = "burst_mb"
+    smoke: ClassVar[dict[str, float]] = {"idle_ms": 5}
+    quick: ClassVar[dict[str, float]] = {"idle_ms": 5}
+    full: ClassVar[dict[str, float]] = {"idle_ms": 5}
+    around = ("limit_mb",)
+    limit_mb: Annotated[int, Field(ge=4, le=65536)] = 64
+
+
+class StartUp(Options):
+    """What a process costs before it has done anything."""
+
+    driver = "start_up"
+    summary = "processes that start, allocate once from every class, and rest"
+    work = "processes"
+    smoke, quick, full = {"rounds": 20}, {"rounds": 200}, {"rounds": 1_000}
+    processes: Annotated[int, Field(ge=1, le=100_000)] = 1
+    rounds: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+    def sizes(self, profile: Profile) -> dict[str, float]:
+        """Return one round where many are alive at once."""
+        return super().sizes(profile) if self.processes == 1 else {"rounds": 1}
+
+
 class Replay(Options):
     """A trace, replayed on the allocator."""
 
@@ -286,6 +316,8 @@ KINDS: dict[str, type[Options]] = {
     "realloc": ReallocGrowth,
     "target": Target,
     "idle": Idle,
+    "container": Container,
+    "start_up": StartUp,
 }
 
 
@@ -308,6 +340,8 @@ class Workload(BaseModel):
         Whether `args` are a command of the user's own rather than the arguments of a driver.
     seconds : float or None
         When such a program is asked to end; None to let it run to its end.
+    memory_mb : int or None
+        Memory that the process may have, by a cgroup (MiB); None for all there is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -318,6 +352,7 @@ class Workload(BaseModel):
     expected_s: float
     program: bool = False
     seconds: float | None = None
+    memory_mb: int | None = None
 
 
 def program(command: Sequence[str], seconds: float | None = None) -> Workload:
@@ -392,6 +427,7 @@ def parse(text: str, profile: Profile = "quick") -> Workload:
         args=_arguments(options),
         threads=options.busy_threads(),
         expected_s=_expected_s(options, profile, usual),
+        memory_mb=getattr(options, "limit_mb", None),
     )
 
 
@@ -442,7 +478,7 @@ def _checked(text: str, kind: type[Options], given: dict[str, str]) -> Options:
 
 
 def _arguments(options: Options) -> tuple[str, ...]:
-    said = options.model_dump(exclude_none=True).items()
+    said = options.model_dump(exclude_none=True, exclude=set(options.around)).items()
     flags = {name: options.flags.get(name, name).replace("_", "-") for name, _ in said}
     return (*(f"--{flags[name]}={value}" for name, value in said), "--json")
 

@@ -73,6 +73,14 @@ def test_settings_that_cannot_differ_are_one_arm() -> None:
     assert "OFF: it does not read HAKMEM_SS_MEM_LEAN_TARGET_MB 10, 30" in merged[1]
 
 
+def test_lean_does_not_prewarm() -> None:
+    settings, merged = arms.product({LEAN: ["0", "1"], "HAKMEM_SS_PREWARM": ["RESERVE", "OFF", "TOUCH"]})
+    assert [one.get("HAKMEM_SS_PREWARM") for one in settings] == [None, "OFF", "TOUCH", None]
+    assert (
+        "3 settings are one arm" in merged[0] and "it does not read HAKMEM_SS_PREWARM RESERVE, OFF, TOUCH" in merged[0]
+    )
+
+
 def test_every_combination_of_other_gates_is_an_arm() -> None:
     settings, merged = arms.product({LEAN: ["0"], "HAKMEM_WARM_POOL": ["0", "2"], "HAKMEM_TINY_MAG_LEVELS": ["1", "2"]})
     assert len(settings) == 4

@@ -36,6 +36,7 @@ TINY: dict[str, list[str]] = {
     "realloc_growth": ["2", "--last-kb=1024"],
     "target": ["5000", "--live-mb=1"],
     "idle": ["--burst-mb=4", "--idle-ms=20", "--tick-ms=5"],
+    "start_up": ["--rounds=2", "--processes=3"],
 }
 
 
@@ -340,6 +341,55 @@ def test_an_interrupted_soak_still_reports(tmp_path: Path) -> None:
         soak.kill()
     assert soak.returncode == 0
     assert json.loads(out.splitlines()[-1])["extra"]["stopped_early"] == 1
+
+
+@pytest.mark.parametrize("allocator", ["system", "hakmem"])
+def test_start_up_tells_what_its_processes_measured(allocator: str) -> None:
+    said = result(program("start_up", allocator), "--rounds=3", "--processes=4")
+    told = said["extra"]
+    assert said["ops"] == 12 and told["at_once"] == 4
+    assert 0 < told["to_main_us"] < told["ready_us"] < 1e6 * said["seconds"]
+    assert all(told[f"first_c{c}_ns"] > 0 and told[f"second_c{c}_ns"] > 0 for c in range(8))
+    assert 0 < told["rest_anon_kb"] <= told["rest_pss_kb"] <= told["rest_rss_kb"] and told["rest_tables_kb"] > 0
+
+
+def test_touched_superslabs_are_resident_before_main() -> None:
+    plain, touched = (
+        result(program("start_up", "hakmem"), "--processes=2", HAKMEM_SS_PREWARM=how)["extra"]
+        for how in ("RESERVE", "TOUCH")
+    )
+    megabytes = (touched["rest_anon_kb"] - plain["rest_anon_kb"]) / 1024
+    assert megabytes == pytest.approx(16, abs=0.5)  # C0..C7, 2 MiB each
+    assert touched["faults_at_main"] - plain["faults_at_main"] > 3500
+
+
+def test_a_start_up_that_is_killed_leaves_no_process() -> None:
+    command = [program("start_up"), "--processes=2000", "--rounds=1000"]
+    parent = subprocess.Popen(command, env={"PATH": os.environ["PATH"]}, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (begun := members(parent.pid)) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert begun
+    parent.kill()
+    parent.wait()
+    while members(parent.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not members(parent.pid)
+
+
+def members(group: int) -> list[str]:
+    """Processes of a group other than its leader, zombies left out."""
+    stats = [path.read_text().rpartition(")")[2].split() for path in _stats()]
+    return [state for state, _, its_group, *_ in stats if its_group == str(group) and state != "Z"][1:]
+
+
+def _stats() -> Iterator[Path]:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            path.read_text()
+        except OSError:
+            continue  # ended meanwhile
+        yield path
 
 
 def test_null_driver_measures_the_loop_alone() -> None:

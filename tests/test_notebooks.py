@@ -13,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import campaign, paths, rebase, report, reserve, scorecard, store, verdict
+from hakmem import campaign, container, paths, rebase, report, reserve, scorecard, start_up, store, verdict
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}
@@ -96,6 +96,23 @@ def test_the_tour_ends_with_a_chart_and_a_verdict(study: str, tmp_path: Path) ->
     word, sentences = rebase.judge(rebase.ratios(rows), "system", "Standard")
     assert word in text and sentences[0].split("(")[0] in html.unescape(text)
     assert text.count("<figure") == 2 and "This step failed" not in text
+
+
+def test_what_a_start_costs(study: str, tmp_path: Path) -> None:
+    given = {"study": study, "processes": 3, "bursts_mb": [8, 30], "container_mb": 24, "profile": "smoke"}
+    text = report.render("55_start_up", given, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    started = rows[rows["workload"].str.startswith("start_up")]
+    assert set(started["status"]) == {"ok"} and {start_up.OFF, start_up.TOUCH, "system"} <= set(started["arm"])
+    word, sentences = start_up.judge(started)
+    assert word in text and "(extrapolated from 3)" in sentences[2] and sentences[2] in html.unescape(text)
+    assert text.count("<figure") == 4 and "32.88" in text and "This step failed" not in text
+    held = rows[rows["workload"].str.startswith("container")]
+    if container.why_not():
+        assert held.empty and "no memory cgroup" in text
+    else:
+        assert set(held[held["workload"].str.contains("=8,")]["status"]) == {"ok"}
+        assert set(held[held["workload"].str.contains("=30,")]["status"]) == {"killed"}
 
 
 def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -> None:

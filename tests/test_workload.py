@@ -32,6 +32,17 @@ def test_the_driver_takes_what_the_profile_gives(native: Build, kind: str) -> No
         assert str(said["args"][name]) == value or float(said["args"][name]) == float(value)
 
 
+def test_a_container_is_around_the_driver() -> None:
+    work = parse("container:burst_mb=48", "smoke")
+    assert work.driver == "idle" and work.memory_mb == 64 and not any("limit" in argument for argument in work.args)
+    assert parse("container:limit_mb=32,burst_mb=48").memory_mb == 32 and parse("idle").memory_mb is None
+
+
+def test_many_processes_at_once_are_started_once() -> None:
+    assert parse("start_up", "quick").args[:2] == ("--processes=1", "--rounds=200")
+    assert parse("start_up:processes=50", "quick").args[:2] == ("--processes=50", "--rounds=1")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_and_ranges_are_those_of_the_driver(native: Build, kind: str) -> None:
     program = native.driver(KINDS[kind].driver, "system")
@@ -39,6 +50,9 @@ def test_names_and_ranges_are_those_of_the_driver(native: Build, kind: str) -> N
     ranges = {m[1]: (float(m[2]), float(m[3])) for m in re.finditer(r"--([\w-]+) .*; (-?\d+)\.\.(\d+)\)", text)}
     names = set(re.findall(r"^  --([\w-]+)", text, flags=re.MULTILINE))
     for name, field in KINDS[kind].model_fields.items():
+        if name in KINDS[kind].around:
+            assert not re.search(rf"--{name.replace('_', '-')} ", text)
+            continue
         option = KINDS[kind].flags.get(name, name).replace("_", "-")
         assert option in names
         metadata = [

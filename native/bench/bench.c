@@ -73,7 +73,7 @@ int64_t bench_warmup(int64_t run) {
 
 /* ---- memory and time ---- */
 
-static size_t read_file(const char *path, char *buffer, size_t size) {
+size_t bench_read_file(const char *path, char *buffer, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return 0;
     size_t have = 0;
@@ -84,7 +84,7 @@ static size_t read_file(const char *path, char *buffer, size_t size) {
     return have;
 }
 
-static int64_t kilobytes(const char *text, const char *key) {
+int64_t bench_kilobytes(const char *text, const char *key) {
     const char *at = strstr(text, key);
     return at ? strtoll(at + strlen(key), NULL, 10) : -1;
 }
@@ -93,12 +93,12 @@ static int64_t kilobytes(const char *text, const char *key) {
 bench_memory bench_read_memory(void) {
     static char text[4096];
     bench_memory memory = {-1, -1, -1, -1};
-    if (read_file("/proc/self/smaps_rollup", text, sizeof text)) {
-        memory.rss_kb = kilobytes(text, "\nRss:");
-        memory.anon_kb = kilobytes(text, "\nAnonymous:");
-        memory.lazyfree_kb = kilobytes(text, "\nLazyFree:");
+    if (bench_read_file("/proc/self/smaps_rollup", text, sizeof text)) {
+        memory.rss_kb = bench_kilobytes(text, "\nRss:");
+        memory.anon_kb = bench_kilobytes(text, "\nAnonymous:");
+        memory.lazyfree_kb = bench_kilobytes(text, "\nLazyFree:");
     }
-    if (read_file("/proc/self/status", text, sizeof text)) memory.peak_rss_kb = kilobytes(text, "\nVmHWM:");
+    if (bench_read_file("/proc/self/status", text, sizeof text)) memory.peak_rss_kb = bench_kilobytes(text, "\nVmHWM:");
     if (memory.peak_rss_kb < memory.rss_kb) memory.peak_rss_kb = memory.rss_kb;
     for (int i = 0; i < phase_count; i++)
         if (memory.peak_rss_kb < phases[i].memory.peak_rss_kb) memory.peak_rss_kb = phases[i].memory.peak_rss_kb;

@@ -54,6 +54,8 @@ double bench_timed_seconds(void);
 void bench_sleep_ms(double ms);
 void bench_start_thread(void *(*work)(void *), void *argument); /* detached; dies when there is none to be had */
 bench_memory bench_read_memory(void);
+size_t bench_read_file(const char *path, char *buffer, size_t size); /* of /proc; returns the length, 0 where there is none */
+int64_t bench_kilobytes(const char *text, const char *key); /* the number behind the key, -1 where it is not */
 enum bench_touch bench_touch_named(const char *name);
 void bench_touch(void *p, size_t begin, size_t end, enum bench_touch how);
 _Noreturn void bench_refuse(const char *format, ...) __attribute__((format(printf, 1, 2))); /* bad arguments: status 2 */
