@@ -20,6 +20,7 @@ COMMANDS = {
     "run": ("cli_measure", "Run one trial of each arm on each workload and print what it measured."),
     "sweep": ("cli_measure", "Sweep gates x allocators x workloads in blocks into a ledger."),
     "bench": ("cli_measure", "Measure hakmem's flavours beside every installed peer."),
+    "own-cost": ("cli_measure", "Measure what the workbench costs the programs it measures."),
     "record": ("cli_trace", "Record what a program asks of malloc: one trace a process."),
     "trace": ("cli_trace", "Make, look at, draw and convert traces of allocations."),
     "soak": ("cli_soak", "Run one process for long: epochs, drift, percentiles, longest stall, system calls."),

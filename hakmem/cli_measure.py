@@ -17,6 +17,7 @@ from hakmem import (
     console,
     crosscheck,
     machine,
+    own_cost,
     run,
     sample,
     stats,
@@ -29,6 +30,7 @@ from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.campaign import CampaignSpec
 from hakmem.errors import BadParameter, TrialFailed
+from hakmem.progress import show
 from hakmem.study import PEERS, ProgramSpec
 
 app = typer.Typer()
@@ -230,6 +232,32 @@ def bench(
         lambda: terminal.bench(found, peer + suffix),
         lambda: console.say(f"left out: {', '.join(left_out) or 'nothing'}"),
         lambda: console.next_step("hakmem bench --linked"),
+    )
+
+
+@app.command("own-cost")
+def show_own_cost(
+    pairs: Annotated[int, typer.Option(min=2, help="Pairs of trials, with the workbench and without.")] = 40,
+    arm: Annotated[str, typer.Option(help="As for run.")] = "hakmem",
+    work: Annotated[str, typer.Option("--workload", help="Of a driver.")] = "mixed:ws=400",
+    profile: console.Profile = "quick",
+    as_json: console.Json = False,
+) -> None:
+    """Measure what the workbench costs the programs it measures: with it and without, in pairs."""
+    name, settings = arms.parse(arm)
+    asked = workload.parse(work, workload.profile(profile))
+    made = compile_native()
+    progress = show(quiet=as_json)
+    try:
+        found = own_cost.measure(made, arms.make(allocators.find(name, made), settings), asked, pairs, progress)
+    finally:
+        progress.close()
+    console.emit(
+        found.model_dump(mode="json") | {"within": found.within, "sentence": found.sentence()},
+        as_json,
+        lambda: console.say(found.sentence()),
+        lambda: console.say(f"{found.samples} samples of memory were taken from outside"),
+        lambda: console.next_step("hakmem sweep" if found.within else f"hakmem own-cost --pairs {4 * pairs}"),
     )
 
 

@@ -13,6 +13,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -215,6 +216,32 @@ def trial(
             speaks=arm.allocator.is_hakmem,
             group=group,
         )
+
+
+def unwatched(build: Build, arm: Arm, work: Workload, *, padding: int = 0) -> tuple[DriverLine | None, str]:
+    """Run a driver as `trial` does, but look at nothing until it has ended: what trials are held against.
+
+    Returns
+    -------
+    tuple
+        What the driver said, or None and what is wrong with it.
+    """
+    env = environment(arm.gates, arm.allocator.library, padding)
+    plain = {name: value for name, value in env.items() if name != "LD_PRELOAD"}
+    argv = [*_launcher(env), str(build.driver(work.driver, arm.allocator.flavour)), *work.args]
+    with tempfile.TemporaryFile() as out, _pinned(measuring_cpu() if work.threads == 1 else None) as settle:
+        process = subprocess.Popen(
+            argv,
+            env=plain,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a session of its own is a share of the processor of its own
+        )
+        settle()
+        process.wait()
+        out.seek(0)
+        return parse_line(out.read().decode(errors="replace"))
 
 
 def _program(
