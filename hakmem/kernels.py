@@ -17,6 +17,7 @@ BURST = 64  # events of one thread before the next one has its turn
 RAMP_CHURN_SLOTS = 400
 PHASES_BURST = 640
 PHASES_SLOTS = 400
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # what a draw adds to the state of SplitMix64
 
 
 @njit(cache=True, inline="always")
@@ -39,13 +40,18 @@ def random32(rng):
 
 
 @njit(cache=True, inline="always")
-def random64(rng):
-    """Draw 64 bits from SplitMix64 (Steele, Lea and Flood, 2014); its state is rng[0]."""
-    rng[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = rng[0]
+def scrambled(z):
+    """Scramble a state into 64 random bits, as SplitMix64 does (Steele, Lea and Flood, 2014)."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
+
+
+@njit(cache=True, inline="always")
+def random64(rng):
+    """Draw 64 bits from SplitMix64; its state is rng[0]."""
+    rng[0] += GOLDEN
+    return scrambled(rng[0])
 
 
 @njit(cache=True, inline="always")
@@ -55,13 +61,27 @@ def below(rng, limit):
 
 
 @njit(cache=True, inline="always")
-def draw(rng, threshold, alias, low, width):
-    """Draw from a `hakmem.tables.Table`."""
+def draw_cell(rng, threshold, alias):
+    """Draw the number of a cell of a `hakmem.tables.Table`."""
     r = random64(rng)
-    cell = np.int64(((r >> np.uint64(32)) * np.uint64(len(low))) >> np.uint64(32))
-    if (r & np.uint64(0xFFFFFFFF)) >= threshold[cell]:
-        cell = alias[cell]
-    return low[cell] if width[cell] == 1 else low[cell] + below(rng, width[cell])
+    cell = np.int64(((r >> np.uint64(32)) * np.uint64(len(alias))) >> np.uint64(32))
+    other = alias[cell]
+    return cell if (r & np.uint64(0xFFFFFFFF)) < threshold[cell] else other
+
+
+@njit(cache=True, inline="always")
+def draw(rng, threshold, alias, low, width):
+    """Draw from a `hakmem.tables.Table`.
+
+    A cell of one number needs no second draw. No branch says so, it could not be predicted: the draw is made all the
+    same, gives 0, and the generator stays where it was.
+    """
+    cell = draw_cell(rng, threshold, alias)
+    wide = width[cell]
+    next_state = rng[0] + GOLDEN
+    offset = ((scrambled(next_state) >> np.uint64(32)) * np.uint64(wide)) >> np.uint64(32)
+    rng[0] = next_state if wide > 1 else rng[0]
+    return low[cell] + np.int64(offset)
 
 
 # ---- the drivers' own sequences --------------------------------------------------------------------------------------
