@@ -3,9 +3,10 @@
 import hashlib
 import math
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +17,8 @@ from hakmem.errors import BadTrace
 from hakmem.generate import GENERATORS, PIECE, Endless, Generator, Stream, checked
 
 LARGEST_SHARE = 16  # a size above a 16th of the heap is left out
-BIRTH_WEIGHT = 1 << 49
-MAX_WEIGHT = 1 << 58
+LIFE_ONE = 2**22
+LONGEST = 2**62
 WHEEL = 1 << 16
 
 
@@ -77,9 +78,12 @@ class Fleet(Endless):
 
     Births of each size come at its rate; by Little's law a live block of it dies at rate / live. Live counts and rates
     are scaled so that the live bytes come to `heap`; sizes above a 16th of it are left out, and the header says what
-    share they had. The trace starts with the live set of the steady state, in random order.
+    share they had. The trace starts with the live set of the steady state, in random order. Births are a Poisson
+    process and lives exponential: the further births that a block sees are drawn from a geometric distribution, whose
+    mean is the live count over the size's share of the births (births see time averages: Wolff, 1982).
     """
 
+    version: ClassVar[int] = 2
     distribution: Annotated[Path, Field(description="CSV file: size, allocations a second, live objects")]
     heap: Annotated[int, Field(ge=2**16, le=2**40, description="live bytes on average")] = 64 << 20
 
@@ -115,22 +119,18 @@ class Fleet(Endless):
         """Set the kernel up."""
         kept, mean = self.expected()
         rng = self.rng()
-        total = math.fsum((mean / kept.live * kept.rates).tolist())
-        deaths = kept.rates / kept.live / total * BIRTH_WEIGHT
-        rates = np.clip(deaths, 1, MAX_WEIGHT).astype(np.int64)
         weights = [max(1, int(rate * 2**40)) for rate in (kept.rates / kept.rates.max()).tolist()]
         births = tables.table(weights, list(range(len(weights))), [1] * len(weights))
-        group_of, bound, first = _groups(rates, mean, kept.rates)
         start = np.repeat(np.arange(len(mean)), [_whole(number, rng) for number in mean.tolist()])
         kernels.shuffle(start, rng)
-        slots = int(first[-1])
-        s = np.array([0, slots, BIRTH_WEIGHT], np.int64)
-        given = (s, rng, births, BIRTH_WEIGHT, start, kept.sizes, rates, group_of, bound, first)
-        state = (np.zeros(len(bound), np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.int64))
-        free_ids = np.arange(slots)[::-1].copy()
+        total = math.fsum(mean.tolist())
+        slots = int(total + 10 * math.sqrt(total)) + 64
+        s = np.array([0, slots, 0, -1, 0, 0], np.int64)
+        given = (s, rng, births, start, kept.sizes, _lives(kept, mean), tables.exponential(kernels.EXPONENTIAL_CELLS))
+        wheel = _wheel(slots, 2 << slots.bit_length())
 
         def fill(out: npt.NDArray[np.uint64]) -> int:
-            made = int(kernels.fleet(out, *given, *state, free_ids))
+            made = int(kernels.fleet(out, *given, *wheel))
             if made < 0:
                 raise BadTrace("fleet: ten standard deviations above the mean of the live blocks")
             return made
@@ -143,19 +143,22 @@ def _whole(mean: float, rng: npt.NDArray[np.uint64]) -> int:
     return int(mean) + int(kernels.below(rng, 2**32) < (mean - int(mean)) * 2**32)
 
 
-def _groups(
-    rates: npt.NDArray[np.int64], mean: npt.NDArray[np.float64], births: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Group sizes by the octave of their death rate, the busiest group first; return also bounds and places."""
-    octaves = np.array([int(rate).bit_length() for rate in rates.tolist()])
-    busy = sorted(set(octaves.tolist()), key=lambda octave: -math.fsum(births[octaves == octave].tolist()))
-    group_of = np.array([busy.index(octave) for octave in octaves.tolist()], np.int64)
-    bound = np.array([rates[octaves == octave].max() for octave in busy], np.int64)
-    room = [0]
-    for octave in busy:
-        blocks = math.fsum(mean[octaves == octave].tolist())
-        room.append(room[-1] + int(blocks + 10 * math.sqrt(blocks)) + 64)
-    return group_of, bound, np.array(room, np.int64)
+def _lives(kept: Distribution, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return, by size, the mean of the exponential distribution that rounds down to the births a block sees (2^-22).
+
+    Of a geometric distribution with mean m the tail is ``(m / (m + 1)) ** g``, so that mean is ``1 / log(1 + 1 / m)``.
+    """
+    with localcontext(prec=tables.PRECISION):
+        total = sum(map(Decimal, kept.rates.tolist()))
+        seen = [
+            Decimal(live) * total / Decimal(rate) for live, rate in zip(mean.tolist(), kept.rates.tolist(), strict=True)
+        ]
+        return np.array([min(int(LIFE_ONE / (1 + 1 / m).ln()), LONGEST) for m in seen], np.int64)
+
+
+def _wheel(slots: int, places: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """Return an empty wheel of deaths for so many blocks, and the free slots."""
+    return np.full(places, -1), np.full((slots, 2), -1), np.arange(slots)[::-1].copy()
 
 
 class Empirical(Endless):
@@ -184,11 +187,11 @@ class Empirical(Endless):
         share = counts / counts.sum()
         lasting = math.fsum((share * np.where(dies, lives[:, 0] + lives[:, 1] / 2, self.events)).tolist())
         slots = min(self.events, int(3 * lasting) + 10_000) + PIECE  # the last piece may run over the end
-        s, rng = np.array([0, slots, 0, -1], np.int64), self.rng()
-        lists = (np.full(WHEEL, -1), np.full(slots, -1), np.zeros(slots, np.int64), np.arange(slots)[::-1].copy())
+        s, rng = np.array([0, slots, 0, -1, 0], np.int64), self.rng()
+        wheel = _wheel(slots, WHEEL)
 
         def fill(out: npt.NDArray[np.uint64]) -> int:
-            made = int(kernels.empirical(out, s, rng, cells, lives, *lists))
+            made = int(kernels.empirical(out, s, rng, cells, lives, *wheel))
             if made < len(out):
                 raise BadTrace(f"empirical: more than {slots} live blocks, three times what was expected")
             return made

@@ -9,7 +9,7 @@ import abc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,7 @@ class Generator(BaseModel, abc.ABC):
     """What all generators have in common."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    version: ClassVar[int] = 1  # goes up when the same parameters make other events
     seed: Annotated[int, Field(ge=1, le=2**32 - 1, description="of the generator of random numbers")] = 1234567
 
     @abc.abstractmethod

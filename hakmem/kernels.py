@@ -17,6 +17,9 @@ BURST = 64  # events of one thread before the next one has its turn
 RAMP_CHURN_SLOTS = 400
 PHASES_BURST = 640
 PHASES_SLOTS = 400
+TICKS_AHEAD = 12
+EXPONENTIAL_CELLS = 1024
+LONG = np.uint64(1 << 62)  # far behind the last edge: nothing is drawn anew from here on
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # what a draw adds to the state of SplitMix64
 
 
@@ -375,42 +378,121 @@ def fragmenter(out, s, ids, limit, stride, rounds):
     return n
 
 
-@njit(cache=True)
-def empirical(out, s, rng, cells, lives, head, following, due, free_ids):
-    """State: s[0] clock in allocations, s[1] free slots, s[2] 1 while the deaths of this tick are not all out.
+# ---- populations whose deaths are known at birth ---------------------------------------------------------------------
+# Deaths wait in a wheel: `head` of a place's list, `waiting` (shape ``(slots, 2)``): the next in the list, its tick.
+# The places come round every ``len(head)`` ticks, a power of two. The clock counts allocations.
 
-    Cells are (size low, size width, life low, life width); a life of width 0 never ends. Deaths wait in a wheel: `head`
-    of a place's list, `following` in it, `due` when; places come round every ``len(head)`` ticks.
+
+@njit(cache=True, inline="always")
+def schedule(head, waiting, slot, due):
+    """Put the death of a block into the wheel."""
+    place = due & (len(head) - 1)
+    waiting[slot, 0], waiting[slot, 1] = head[place], due
+    head[place] = slot
+
+
+@njit(cache=True, inline="always")
+def next_death(s, head, waiting):
+    """Take the next block that dies now, -1 if there is none; state: s[0] clock, s[2] 1 within a tick, s[3] next.
+
+    The wheel does not fit into a cache: each tick loads what a later one will need (s[4] keeps the load from being
+    dropped).
+    """
+    if s[2] == 0:
+        mask = len(head) - 1
+        place, later = s[0] & mask, head[(s[0] + TICKS_AHEAD) & mask]
+        s[3], head[place], s[2] = head[place], -1, 1
+        s[4] ^= waiting[max(later, 0), 0]
+    while s[3] >= 0:
+        slot = s[3]
+        s[3], due = waiting[slot, 0], waiting[slot, 1]
+        if due == s[0]:
+            return slot
+        schedule(head, waiting, slot, due)
+    return -1
+
+
+@njit(cache=True)
+def empirical(out, s, rng, cells, lives, head, waiting, free_ids):
+    """State: s[0] clock, s[1] free slots, s[2] to s[4] as `next_death` has them.
+
+    Cells are (size low, size width), `lives` (life low, life width); a life of width 0 never ends.
     """
     threshold, alias, low, width = cells
-    n, mask = 0, len(head) - 1
+    n = 0
     while n + 1 <= len(out) and s[1] > 0:
-        place = s[0] & mask
-        if s[2] == 0:
-            s[3], head[place], s[2] = head[place], -1, 1
-        if s[3] >= 0:
-            slot = s[3]
-            s[3] = following[slot]
-            if due[slot] == s[0]:
-                n = emit(out, n, FREE, slot, 0, 0)
-                free_ids[s[1]] = slot
-                s[1] += 1
-            else:
-                following[slot], head[place] = head[place], slot
+        slot = next_death(s, head, waiting)
+        if slot >= 0:
+            n = emit(out, n, FREE, slot, 0, 0)
+            free_ids[s[1]] = slot
+            s[1] += 1
             continue
-        r = random64(rng)
-        cell = np.int64(((r >> np.uint64(32)) * np.uint64(len(low))) >> np.uint64(32))
-        if (r & np.uint64(0xFFFFFFFF)) >= threshold[cell]:
-            cell = alias[cell]
+        cell = draw_cell(rng, threshold, alias)
         s[1] -= 1
         slot = free_ids[s[1]]
         n = emit(out, n, MALLOC, slot, low[cell] + below(rng, width[cell]), 0)
         s[0] += 1
         s[2] = 0
         if lives[cell, 1] > 0:
-            due[slot] = s[0] + lives[cell, 0] + below(rng, lives[cell, 1])
-            place = due[slot] & mask
-            following[slot], head[place] = head[place], slot
+            schedule(head, waiting, slot, s[0] + lives[cell, 0] + below(rng, lives[cell, 1]))
+    return n
+
+
+@njit(cache=True, inline="always")
+def upper_half(a, b):
+    """Return the upper 64 bits of a product of 128."""
+    low32, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    middle = (a & low32) * (b >> half) + (((a & low32) * (b & low32)) >> half)
+    other = (a >> half) * (b & low32) + (middle & low32)
+    return (a >> half) * (b >> half) + (middle >> half) + (other >> half)
+
+
+@njit(cache=True, inline="always")
+def lifetime(rng, edges, mean):
+    """Draw from an exponential distribution and round down: `edges` of `hakmem.tables.exponential`, mean in 2^-22.
+
+    Whoever lies behind the last edge begins there anew: the distribution has no memory.
+    """
+    last, cells = np.uint64(len(edges) - 1), np.uint64(EXPONENTIAL_CELLS)
+    drawn = np.uint64(0)
+    r = random64(rng)
+    while ((r >> np.uint64(32)) * cells) >> np.uint64(32) >= last and drawn < LONG:
+        drawn += edges[last]
+        r = random64(rng)
+    cell = ((r >> np.uint64(32)) * cells) >> np.uint64(32)
+    width = (edges[cell + np.uint64(1)] - edges[cell]) >> np.uint64(24)
+    drawn += edges[cell] + ((width * (r & np.uint64(0xFFFFFFFF))) >> np.uint64(8))
+    return np.int64(upper_half(drawn, np.uint64(mean)) >> np.uint64(16))
+
+
+@njit(cache=True)
+def fleet(out, s, rng, births, start, sizes, means, edges, head, waiting, free_ids):
+    """State: s[0] clock, s[1] free slots, s[2] to s[4] of `next_death`, s[5] blocks of the starting set.
+
+    A birth draws a size number k from the table `births`, and how many further births it sees before it dies.
+    """
+    threshold, alias, _, _ = births
+    n = 0
+    while n < len(out):
+        if s[5] == len(start):
+            slot = next_death(s, head, waiting)
+            if slot >= 0:
+                n = emit(out, n, FREE, slot, 0, 0)
+                free_ids[s[1]] = slot
+                s[1] += 1
+                continue
+            k, seen = draw_cell(rng, threshold, alias), 0
+            s[0] += 1
+            s[2] = 0
+        else:  # who lives when the first birth comes is seen by it
+            k, seen = start[s[5]], 1
+            s[5] += 1
+        if s[1] == 0:
+            return -1
+        s[1] -= 1
+        slot = free_ids[s[1]]
+        n = emit(out, n, MALLOC, slot, sizes[k], 0)
+        schedule(head, waiting, slot, s[0] + seen + lifetime(rng, edges, means[k]))
     return n
 
 
@@ -420,61 +502,3 @@ def shuffle(values, rng):
     for last in range(len(values) - 1, 0, -1):
         other = below(rng, last + 1)
         values[last], values[other] = values[other], values[last]
-
-
-@njit(cache=True, inline="always")
-def share(rng, total):
-    """Draw a whole number below a total of at most 2^62: the upper half of a product of 128 bits."""
-    low32 = np.uint64(0xFFFFFFFF)
-    a, b, half = random64(rng), np.uint64(total), np.uint64(32)
-    middle = (a & low32) * (b >> half) + (((a & low32) * (b & low32)) >> half)
-    other = (a >> half) * (b & low32) + (middle & low32)
-    return np.int64((a >> half) * (b >> half) + (middle >> half) + (other >> half))
-
-
-@njit(cache=True)
-def fleet(out, s, rng, births, weight, start, sizes, rates, group_of, bound, first, counts, live, size_of, free_ids):
-    """State: s[0] blocks of the starting set allocated so far, s[1] free slots, s[2] the sum of all weights.
-
-    A birth-death process: births weigh `weight` together and draw a size number from the table `births`; a live block
-    of size number k dies with weight ``rates[k]``. Sizes are grouped by rate: group g holds `counts[g]` blocks in
-    `live` from `first[g]` on; they are drawn at its largest rate `bound[g]` and accepted in proportion to their own.
-    """
-    threshold, alias, low, width = births
-    n = 0
-    while n < len(out):
-        at = share(rng, s[2]) if s[0] == len(start) else np.int64(0)
-        if at < weight:
-            if s[0] < len(start):
-                k = start[s[0]]
-                s[0] += 1
-            else:
-                k = draw(rng, threshold, alias, low, width)
-            group = group_of[k]
-            place = first[group] + counts[group]
-            if place == first[group + 1] or s[1] == 0:
-                return -1
-            s[1] -= 1
-            slot = free_ids[s[1]]
-            size_of[slot] = k
-            live[place] = slot
-            counts[group] += 1
-            s[2] += bound[group]
-            n = emit(out, n, MALLOC, slot, sizes[k], 0)
-            continue
-        at -= weight
-        group = 0
-        while at >= bound[group] * counts[group]:
-            at -= bound[group] * counts[group]
-            group += 1
-        which = np.int64(np.uint64(at) // np.uint64(bound[group]))
-        place = first[group] + which
-        slot = live[place]
-        if at - which * bound[group] < rates[size_of[slot]]:
-            counts[group] -= 1
-            live[place] = live[first[group] + counts[group]]
-            free_ids[s[1]] = slot
-            s[1] += 1
-            s[2] -= bound[group]
-            n = emit(out, n, FREE, slot, 0, 0)
-    return n

@@ -17,6 +17,7 @@ from hakmem import events
 PRECISION = 30
 WEIGHT_ONE = Decimal(2**62)
 EXACT_RANKS = 256
+EXPONENTIAL_ONE = 2**58
 RANKS_A_GROUP = 64  # beyond the exact ranks a group spans one 64th of its rank
 
 
@@ -103,3 +104,13 @@ def zipf(count: int, exponent: float) -> Table:
             width.append(span)
             rank += span
     return table(weights, low, width)
+
+
+def exponential(cells: int) -> npt.NDArray[np.uint64]:
+    """Edges of cells of equal probability of the exponential distribution with a mean of 1, in units of 2^-58.
+
+    The last 64th of the distribution has none: it has no memory, whoever comes there begins anew.
+    """
+    with localcontext(prec=PRECISION):
+        kept = range(cells - cells // 64 + 1)
+        return np.array([int(-(1 - Decimal(cell) / cells).ln() * EXPONENTIAL_ONE) for cell in kept], np.uint64)
