@@ -2,6 +2,8 @@
 
 import html
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +11,10 @@ from typing import Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
-from hakmem import console, fitted, generate, imports, paths, portrait, recording, trace
+from hakmem import console, events, fitted, generate, imports, paths, portrait, recording, trace
 from hakmem.build import build as compile_native
 from hakmem.errors import BadParameter
+from hakmem.events import Told
 
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "k": 10**3, "M": 10**6, "G": 10**9}
 
@@ -32,7 +35,7 @@ def record(
     """Record what a program asks of malloc: one trace a process, and a summary; its exit status is passed on."""
     target = output or Path(f"{Path(command[0]).name}.trace.zst")
     done = recording.record(compile_native(), command, target)
-    told = [portrait.summary(trace.read(path)) for path in done.traces]
+    told = [_summary(trace.read(path)) for path in done.traces]
     console.emit(
         {"status": done.status, "traces": told},
         as_json,
@@ -63,14 +66,9 @@ def make(
     given |= {key: value for key, value in options.items() if value is not None}
     of, notes = fitted.generator(name, given)
     target = output or Path(f"{name}.trace.zst")
-    with tqdm(unit=" events", unit_scale=True, disable=None, file=sys.stderr) as bar:
-
-        def told(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with _bar("generate", " events") as told:
         generate.make(name, of, target, told, notes)
-    summed = portrait.summary(trace.read(target, verify=False))
+    summed = _summary(trace.read(target, verify=False))
     console.emit(
         summed,
         as_json,
@@ -97,7 +95,7 @@ def list_generators(as_json: console.Json = False) -> None:
 @traces.command("info")
 def info(file: File, as_json: console.Json = False) -> None:
     """Check a trace and sum it up."""
-    told = portrait.summary(trace.read(file))
+    told = _summary(trace.read(file))
     console.emit(told, as_json, lambda: _show(told), lambda: console.next_step(f"hakmem trace plot {file}"))
 
 
@@ -129,10 +127,28 @@ def convert(
     if form is not None and form not in known:
         raise BadParameter(f"unknown format {form!r}; the formats are {', '.join(known)}")
     if form == "trace" or (form is None and trace.is_trace(source)):
-        trace.copy(source, target)
+        with _bar("convert", "B") as told:
+            trace.copy(source, target, told)
     else:
         imports.convert(source, target, form)
     console.say(str(target))
+
+
+@contextmanager
+def _bar(stage: str, unit: str) -> Iterator[Told]:
+    """Show progress with what is left, on a terminal and once it has taken a second."""
+    with tqdm(desc=stage, unit=unit, unit_scale=True, disable=None, delay=1, file=sys.stderr) as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield told
+
+
+def _summary(of: trace.Trace) -> dict[str, Any]:
+    with _bar("look", " events") as told:
+        return portrait.summary(of, events.shape(of.events, of.header.slots, told=told))
 
 
 def _number(text: str) -> str | int:
@@ -146,7 +162,8 @@ def _number(text: str) -> str | int:
 def _show(told: dict[str, Any]) -> None:
     """Print a summary as a table of two columns."""
     origin = told["origin"]
-    made_by = " ".join(origin["command"]) or f"{origin['generator']} {_plain(origin['parameters'])}"
+    version = f" (version {origin['version']})" if origin["version"] > 1 else ""
+    made_by = " ".join(origin["command"]) or f"{origin['generator']}{version} {_plain(origin['parameters'])}"
     rows = [
         ("file", told["file"]),
         (origin["kind"], made_by),

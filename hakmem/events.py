@@ -5,6 +5,8 @@ an aligned allocation asks for, `size` is in bytes. ``exit`` ends a thread (a la
 one), ``mark`` ends a phase, its slot counts the marks.
 """
 
+import mmap
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +16,14 @@ from numba import njit
 
 Events = npt.NDArray[Any]
 Counts = npt.NDArray[np.int64]
+Told = Callable[[int, int], None]  # events done, events in all
 
 EVENT = np.dtype([("slot", "<u4"), ("thread", "<u2"), ("op", "u1"), ("align", "u1"), ("size", "<u8")])
 MALLOC, CALLOC, REALLOC, ALIGNED, FREE, EXIT, MARK = range(1, 8)
 OPS = {1: "malloc", 2: "calloc", 3: "realloc", 4: "aligned", 5: "free", 6: "exit", 7: "mark"}
 MAX_SIZE = 2**47
 MAX_ALIGN = 40
-NEVER = np.iinfo(np.int64).max
+WINDOW = 1 << 20
 
 _WRONG = {
     1: "has an unknown operation",
@@ -32,6 +35,15 @@ _WRONG = {
     7: "frees or resizes a block that does not live",
     8: "is not the next mark",
 }
+
+
+def windows(given: Events) -> Iterator[Events]:
+    """Yield events in parts of at most `WINDOW`; of a mapped file no more than one part stays in memory."""
+    mapped = getattr(given, "_mmap", None)
+    for begin in range(0, len(given), WINDOW):
+        yield given[begin : begin + WINDOW]
+        if mapped is not None:
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def check(given: Events, slots: int, threads: int, marks: int) -> tuple[int, str] | None:
@@ -49,8 +61,13 @@ def check(given: Events, slots: int, threads: int, marks: int) -> tuple[int, str
     tuple of int and str, or None
         Its index, and what is wrong with it.
     """
-    at, why = _check(given, np.zeros(slots, np.bool_), threads, marks)
-    return (at, _WRONG[why]) if why else None
+    live, seen, done = np.zeros(slots, np.bool_), np.zeros(1, np.int64), 0
+    for part in windows(given):
+        at, why = _check(part, live, threads, marks, seen)
+        if why:
+            return done + at, _WRONG[why]
+        done += len(part)
+    return None
 
 
 @njit(cache=True)
@@ -69,8 +86,8 @@ def _wrong(event, slots, threads):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _check(given, live, threads, marks):  # type: ignore[no-untyped-def]
-    next_mark = 0
+def _check(given, live, threads, marks, seen):  # type: ignore[no-untyped-def]
+    """Check a part of a trace; `live` says which slots hold a block, seen[0] counts the marks."""
     for at in range(len(given)):
         event = given[at]
         op, slot = event.op, event.slot
@@ -78,9 +95,9 @@ def _check(given, live, threads, marks):  # type: ignore[no-untyped-def]
         if why:
             return at, why
         if op == MARK:
-            if slot != next_mark or next_mark >= marks:
+            if slot != seen[0] or slot >= marks:
                 return at, 8
-            next_mark += 1
+            seen[0] += 1
         elif op != EXIT:
             needs_block = op in (FREE, REALLOC)
             if live[slot] != needs_block:
@@ -130,7 +147,7 @@ class Shape:
     frees: int
 
 
-def shape(given: Events, slots: int, points: int = 1000) -> Shape:
+def shape(given: Events, slots: int, points: int = 1000, told: Told | None = None) -> Shape:
     """Measure the events of a valid trace in one pass.
 
     Parameters
@@ -139,14 +156,21 @@ def shape(given: Events, slots: int, points: int = 1000) -> Shape:
     slots : int
     points : int
         Of the live curve.
+    told : callable, optional
+        Called with events done and events in all after every part.
     """
     ops, sizes, lifetimes = np.zeros(8, np.int64), np.zeros(BUCKETS, np.int64), np.zeros(BUCKETS, np.int64)
     joint = np.zeros((BUCKETS, BUCKETS + 1), np.int64)
     at = np.unique(np.linspace(1, max(1, len(given)), max(1, min(points, len(given)))).astype(np.int64))
     curve = np.zeros((2, len(at)), np.int64)
-    totals = np.zeros(4, np.int64)
+    totals, state = np.zeros(4, np.int64), np.zeros(5, np.int64)
     held = (np.full(slots, -1, np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.int64))
-    _shape(given, *held, ops, sizes, lifetimes, joint, at, curve, totals)
+    threads = np.arange(1 << 16)  # who bears a thread's number: another one after each exit
+    for part in windows(given):
+        _shape(part, state, *held, threads, ops, sizes, lifetimes, joint, at, curve, totals)
+        if told is not None:
+            told(int(state[0]), len(given))
+    _lasting(*held[:2], joint)
     return Shape(ops, sizes, lifetimes, joint, at, curve[0], curve[1], *(int(value) for value in totals))
 
 
@@ -174,11 +198,10 @@ def _bucket_low(number):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _shape(given, born, held, owner, ops, sizes, lifetimes, joint, at, curve, totals):  # type: ignore[no-untyped-def]
-    clock, live, blocks, point = 0, np.int64(0), 0, 0
-    threads = np.arange(1 << 16)  # who bears a thread's number: another one after each exit
-    for i in range(len(given)):
-        event = given[i]
+def _shape(given, state, born, held, owner, threads, ops, sizes, lifetimes, joint, at, curve, totals):  # type: ignore[no-untyped-def]
+    """Go on over a part; state: events so far, allocations, live bytes, live blocks, points of the curve."""
+    done, clock, live, blocks, point = state
+    for event in given:
         op, slot = event.op, event.slot
         ops[op] += 1
         if op in (FREE, REALLOC):
@@ -201,9 +224,16 @@ def _shape(given, born, held, owner, ops, sizes, lifetimes, joint, at, curve, to
             blocks += 1
             totals[0] = max(totals[0], live)
             totals[1] = max(totals[1], blocks)
-        while point < len(at) and at[point] == i + 1:
+        done += 1
+        while point < len(at) and at[point] == done:
             curve[0, point], curve[1, point] = live, blocks
             point += 1
+    state[:] = done, clock, live, blocks, point
+
+
+@njit(cache=True)
+def _lasting(born, held, joint):  # type: ignore[no-untyped-def]
+    """Count the blocks that live at the end."""
     for slot in range(len(born)):
         if born[slot] >= 0:
             joint[bucket(held[slot]), BUCKETS] += 1

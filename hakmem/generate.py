@@ -17,13 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hakmem import kernels, tables, trace
 from hakmem.errors import BadTrace, did_you_mean
-from hakmem.events import EVENT, Events
+from hakmem.events import EVENT, Events, Told
 
 PIECE = 1 << 16
 STREAM = 0x9E3779B9
 
 Fill = Callable[[npt.NDArray[np.uint64]], int]
-Told = Callable[[int, int], None]
 
 
 @dataclass
@@ -433,9 +432,11 @@ def make(name: str, of: Generator, path: Path, told: Told | None = None, notes: 
         For the header.
     """
     stream = of.stream()
-    origin = trace.Origin(kind="generated", generator=name, parameters=of.model_dump(mode="json"), notes=notes or {})
-    fields = {"slots": stream.slots, "threads": stream.threads, "warm": stream.warm, "marks": stream.marks}
-    with trace.Writer(path, origin, seed=of.seed, **fields) as out:  # type: ignore[arg-type]
+    made = {"generator": name, "version": of.version, "parameters": of.model_dump(mode="json"), "notes": notes or {}}
+    origin = trace.Origin(kind="generated", **made)
+    fields = {"slots": stream.slots, "threads": stream.threads, "warm": stream.warm, "seed": of.seed}
+    promised = stream.events * EVENT.itemsize
+    with trace.Writer(path, origin, marks=stream.marks, promised=promised, **fields) as out:
         done = 0
         for piece in stream.pieces():
             out.append(piece)

@@ -9,6 +9,7 @@ Compressed by zstd (``.zst``) a trace is stored; it is unpacked before it is use
 import hashlib
 import os
 import re
+import shutil
 import struct
 import tempfile
 import zlib
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 
 from hakmem import events, paths
 from hakmem.errors import BadTrace
-from hakmem.events import EVENT, Events
+from hakmem.events import EVENT, Events, Told
 
 VERSION = 1
 MAX_MARKS = 100
@@ -41,7 +42,7 @@ _NAME_BYTES = 32
 _PAGE = 4096
 _MAX_TEXT = 1 << 20
 _READ = 1 << 20
-_SMALL = 32 << 20
+_SMALL = 8 << 20  # bytes that are packed with more effort
 _NAME = re.compile(r"[ !#-\[\]-~]{1,31}")  # of a mark: it ends up in a line of JSON
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -54,6 +55,8 @@ class Origin(BaseModel):
     kind : {"generated", "recorded", "imported"}
     generator : str
         Name of the kernel, the recorder or the imported format.
+    version : int
+        Of the generator: another one makes other events of the same parameters.
     parameters : dict
         What the generator was given, sizes in bytes.
     command : tuple of str
@@ -65,6 +68,7 @@ class Origin(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["generated", "recorded", "imported"]
     generator: str
+    version: int = 1
     parameters: dict[str, JsonValue] = {}
     command: tuple[str, ...] = ()
     notes: dict[str, JsonValue] = {}
@@ -173,8 +177,8 @@ def _words(event: Any) -> str:
 
 def _crc(given: Events) -> int:
     crc = 0
-    for begin in range(0, len(given), _READ):
-        crc = zlib.crc32(given[begin : begin + _READ].view(np.uint8).data, crc)
+    for part in events.windows(given):
+        crc = zlib.crc32(part.view(np.uint8).data, crc)
     return crc
 
 
@@ -264,7 +268,7 @@ def unpacked(path: Path) -> Path:
 
 def _unpack(file: BinaryIO, target: Path, path: Path) -> None:
     """Unpack, but never more than the trace's own header promises."""
-    with _scratch(target) as out, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+    with _scratch(target) as out, zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as stream:
         written, limit = 0, _FIXED.size
         try:
             while piece := stream.read(_READ):
@@ -290,25 +294,44 @@ def _promised(head: bytes) -> int:
     return max(int(fields[3]) + int(fields[5]) * EVENT.itemsize, len(head))
 
 
-def pack(plain: Path, target: Path) -> None:
+def pack(plain: Path, target: Path, told: Told | None = None) -> None:
     """Write the zstd-compressed form of an unpacked trace, small ones with more effort."""
-    read_header(plain)
-    size = plain.stat().st_size
-    packer = zstandard.ZstdCompressor(level=19 if size <= _SMALL else 9, write_checksum=True)
+    header = read_header(plain)
+    packer = _packer(header.events * EVENT.itemsize)
     with plain.open("rb") as file, _scratch(target) as out:
-        packer.copy_stream(file, out, size=size)
+        out.write(packer.compress(file.read(header.bytes)))  # a frame of its own, as `Writer` makes it
+        with packer.stream_writer(out, closefd=False) as packed:
+            _pour(file, packed, told)
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a trace, packed or unpacked as the ending of the target's name says."""
+def copy(source: Path, target: Path, told: Told | None = None) -> None:
+    """Copy a trace, packed or unpacked as the ending of the target's name says.
+
+    Parameters
+    ----------
+    source, target : Path
+    told : callable, optional
+        Called with bytes done and bytes in all.
+    """
     plain = unpacked(source)
     if target.suffix == ".zst":
-        pack(plain, target)
+        pack(plain, target, told)
         return
     read_header(plain)
     with plain.open("rb") as file, _scratch(target) as out:
-        while piece := file.read(_READ):
-            out.write(piece)
+        _pour(file, out, told)
+
+
+def _packer(size: int) -> zstandard.ZstdCompressor:
+    return zstandard.ZstdCompressor(level=19 if size <= _SMALL else 3, write_checksum=True)
+
+
+def _pour(file: BinaryIO, out: Any, told: Told | None) -> None:
+    total = os.fstat(file.fileno()).st_size
+    while piece := file.read(_READ):
+        out.write(piece)
+        if told is not None:
+            told(file.tell(), total)
 
 
 @contextmanager
@@ -346,6 +369,8 @@ class Writer:
         Leading events that a replay does not time.
     marks : tuple of str
         Names of the phases, in the order of their `MARK` events; at most 31 ASCII characters each.
+    promised : int, optional
+        Bytes there will be, if that is known: few ones are packed with more effort.
     """
 
     def __init__(
@@ -358,6 +383,7 @@ class Writer:
         seed: int = 0,
         warm: int = 0,
         marks: tuple[str, ...] = (),
+        promised: int = _SMALL + 1,
     ) -> None:
         if not 1 <= threads <= MAX_THREADS:
             raise BadTrace(f"a trace holds 1..{MAX_THREADS} threads, not {threads}")
@@ -375,13 +401,18 @@ class Writer:
             raise BadTrace(f"what a trace tells of its origin takes at most {_MAX_TEXT} bytes, not {len(self._text)}")
         self._begin = -(-(_FIXED.size + len(self._marks) + len(self._text)) // _PAGE) * _PAGE
         self._events, self._crc, self._sha = 0, 0, hashlib.sha256()
+        self._packer = _packer(promised) if path.suffix == ".zst" else None
 
     def __enter__(self) -> Self:
         """Open the file."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
         self._file, self._scratch = os.fdopen(handle, "w+b"), Path(name)
-        self._file.write(bytes(self._begin))
+        if self._packer:
+            self._out: Any = self._packer.stream_writer(self._file, closefd=False)
+        else:
+            self._out = self._file
+            self._file.write(bytes(self._begin))
         return self
 
     def append(self, more: Events) -> None:
@@ -390,21 +421,25 @@ class Writer:
         self._sha.update(data)
         self._crc = zlib.crc32(data, self._crc)
         self._events += len(more)
-        self._file.write(data)
+        self._out.write(data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trail: TracebackType | None
     ) -> None:
-        """Write the header and give the file its name."""
-        with self._file as file:
-            if error is None:
-                file.seek(0)
-                file.write(self._header())
-                os.fchmod(file.fileno(), 0o644)
+        """Write the header, which tells what followed it, and give the file its name."""
         try:
-            if error is None and self._path.suffix == ".zst":
-                pack(self._scratch, self._path)
-            elif error is None:
+            with self._file as file:
+                if error is None and self._packer:  # a frame for the header, one for the events
+                    self._out.close()
+                    file.seek(0)
+                    with _scratch(self._path) as whole:
+                        whole.write(self._packer.compress(self._header()))
+                        shutil.copyfileobj(file, whole, _READ)
+                elif error is None:
+                    file.seek(0)
+                    file.write(self._header())
+                    os.fchmod(file.fileno(), 0o644)
+            if error is None and not self._packer:
                 os.replace(self._scratch, self._path)
         finally:
             self._scratch.unlink(missing_ok=True)
@@ -430,5 +465,6 @@ def write(
     marks: tuple[str, ...] = (),
 ) -> None:
     """Write a trace that is in memory; the parameters are those of `Writer`."""
-    with Writer(path, origin, slots=slots, threads=threads, seed=seed, warm=warm, marks=marks) as out:
+    fields = {"slots": slots, "threads": threads, "seed": seed, "warm": warm, "promised": given.nbytes}
+    with Writer(path, origin, marks=marks, **fields) as out:
         out.append(given)

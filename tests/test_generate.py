@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,29 @@ def test_a_file_tells_how_it_was_made(tmp_path: Path) -> None:
     assert told[-1] == (6000, 6000)
     again = generate.checked(read.header.origin.generator, read.header.origin.parameters)
     assert again == of
+
+
+@pytest.mark.parametrize("name", ["x.trace", "x.trace.zst"])
+def test_a_trace_of_any_length_takes_the_memory_of_one_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(generate, "PIECE", 1024)
+
+    def peak(cycles: int) -> int:
+        tracemalloc.start()
+        generate.make("mixed", generate.checked("mixed", {"cycles": cycles, "warm": 0}), tmp_path / name)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(600_000)
+    assert peak(2_000_000) < peak(600_000) + 1_000_000  # of 32 MB and 10 MB
+
+
+def test_the_version_of_a_generator_stands_in_the_file(tmp_path: Path) -> None:
+    of = generate.checked("zipf", SMALL["zipf"])
+    generate.make("zipf", of, tmp_path / "x.trace")
+    assert trace.read(tmp_path / "x.trace").header.origin.version == of.version == 1
 
 
 def test_a_long_trace_comes_in_pieces() -> None:

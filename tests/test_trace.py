@@ -233,3 +233,33 @@ def test_buckets_tile_the_integers() -> None:
     for number, (low, after) in enumerate(zip(lows[:-1], lows[1:], strict=True)):
         assert events.bucket(low) == events.bucket(after - 1) == number
         assert after - low <= max(1, low / 8)
+
+
+# ---- long traces -----------------------------------------------------------------------------------------------------
+
+
+def test_looking_at_a_long_trace_keeps_one_window_of_it_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.tile(np.array([(0, 0, MALLOC, 0, 100), (0, 0, FREE, 0, 0)], EVENT), 2_000_000)
+    trace.write(tmp_path / "long.trace", rows, ORIGIN, slots=1)
+    whole = events.shape(rows, 1)
+    monkeypatch.setattr(events, "WINDOW", 1 << 16)
+    before = mapped_pages()
+    read, told = trace.read(tmp_path / "long.trace"), []
+    found = events.shape(read.events, 1, told=lambda done, total: told.append((done, total)))
+    assert mapped_pages() - before < 4096  # 16 MB of 64
+    assert told[-1] == (4_000_000, 4_000_000) and len(told) == 62
+    assert all(np.array_equal(getattr(found, name), getattr(whole, name)) for name in vars(whole))
+
+
+def mapped_pages() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[2])
+
+
+def test_marks_are_counted_across_windows(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "WINDOW", 2)
+    assert len(trace.read(plain).events) == 9
+    given = trace.read(plain).events.copy()
+    given["op"][-1] = 9
+    assert events.check(given, SLOTS, THREADS, len(MARKS)) == (8, "has an unknown operation")
