@@ -24,11 +24,13 @@ __all__ = ["Gate", "Profile", "Settings", "Table", "canonical", "effective", "ex
 PREFIX = "HAKMEM_"
 SCOPES = {
     "CORE": "in every build",
-    "DUMP": "statistics at exit; compiled out of FAST",
+    "DUMP": "statistics; compiled out of FAST",
     "RESEARCH": "for studies; compiled out of FAST",
     "BENCH": "read by the benchmark drivers, not by the allocator",
 }
 _IN_FAST = ("CORE", "BENCH")
+_PATH = r'/[^"\\\x00-\x1f\x7f]{0,990}'
+_PATHS = {"DIR": re.compile(_PATH), "FILE": re.compile(rf"{_PATH}|[0-9]{{1,6}}")}
 
 
 class Gate(BaseModel):
@@ -39,7 +41,8 @@ class Gate(BaseModel):
     name
         Name without ``HAKMEM_``.
     type
-        ``BOOL`` ("0 1"), ``INT`` ("lo..hi"), ``ENUM`` ("A B C") or ``PROFILE`` (the name of a profile, or empty).
+        ``BOOL`` ("0 1"), ``INT`` ("lo..hi"), ``ENUM`` ("A B C"), ``PROFILE`` (the name of a profile, or empty),
+        ``DIR`` (an absolute path, or empty) or ``FILE`` (the same, or the number of a descriptor).
     default
         What an unset variable means.
     allowed
@@ -52,7 +55,7 @@ class Gate(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
-    type: Literal["BOOL", "INT", "ENUM", "PROFILE"]
+    type: Literal["BOOL", "INT", "ENUM", "PROFILE", "FILE", "DIR"]
     default: str
     allowed: tuple[str, ...]
     scope: Literal["CORE", "DUMP", "RESEARCH", "BENCH"]
@@ -103,8 +106,10 @@ class Gate(BaseModel):
                 return str(int(text))
         elif text is not None:
             choices = {choice.casefold(): choice for choice in self.allowed}
-            if text == "" and self.type == "PROFILE":
+            if text == "" and self.type in ("PROFILE", *_PATHS):
                 return ""
+            if self.type in _PATHS and _PATHS[self.type].fullmatch(text):
+                return text
             if text.casefold() in choices:
                 return choices[text.casefold()]
         raise BadGate(f"{self.env}={given!s} is not allowed: it takes {self.allowed_text}")
@@ -218,7 +223,7 @@ def parse(text: str) -> Table:
 def _gate(number: int, row: tuple[str, ...], profiles: list[Profile]) -> Gate:
     """Build one gate from the fields of its line."""
     name, kind, default, allowed, scope, doc = row
-    choices = allowed.split(".." if kind == "INT" else None)
+    choices = [allowed] if kind in _PATHS else allowed.split(".." if kind == "INT" else None)
     if kind == "PROFILE":
         choices = [profile.name for profile in profiles]
     fields = {"name": name, "type": kind, "default": default, "allowed": choices, "scope": scope, "doc": doc}

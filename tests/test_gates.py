@@ -231,7 +231,7 @@ def test_settings_validate_a_field_of_a_model() -> None:
         ('GATE(A, BOOL, "2", "0 1", CORE, "doc")', "line 2, gate A: HAKMEM_A=2 is not allowed: it takes 0 or 1"),
         ('GATE(A, INT, "2", "0 9", CORE, "doc")', "line 2, gate A: .*range"),
         ('GATE(A, INT, "2", "0..x", CORE, "doc")', "line 2, gate A: .*invalid literal"),
-        ('GATE(A, WORD, "2", "0 1", CORE, "doc")', "line 2, gate A: .*'BOOL', 'INT', 'ENUM' or 'PROFILE'"),
+        ('GATE(A, WORD, "2", "0 1", CORE, "doc")', "line 2, gate A: .*'PROFILE', 'FILE' or 'DIR'"),
         ('GATE(A, BOOL, "0", "0 1", EXTRA, "doc")', "line 2, gate A: .*'CORE'"),
         ('GATE(A, BOOL, "0", "0 1", CORE)', "line 2 is neither a GATE nor a PROFILE line: GATE"),
         ('PROFILE(P, "A", "doc")', "line 2: a profile is a list of NAME=VALUE, not 'A'"),
@@ -257,3 +257,25 @@ def test_the_page_shows_every_gate_and_profile_once_as_a_row() -> None:
         assert page.count(f"\n| `{gate.env}` | ") == 1
     for profile in gates.table().profiles:
         assert page.count(f"\n| `{profile.name}` | ") == 1
+
+
+@pytest.mark.parametrize("value", ["/tmp/stats.%p.json", "2", ""])
+def test_a_file_gate_takes_a_path_or_a_descriptor(value: str) -> None:
+    assert gates.canonical({"STATS_JSON": value}) == {"HAKMEM_STATS_JSON": value}
+
+
+@pytest.mark.parametrize(
+    ("gate", "value"),
+    [
+        ("STATS_JSON", "stats.json"),
+        ("STATS_JSON", "-1"),
+        ("STATS_JSON", '/tmp/a"b'),
+        ("STATS_JSON", "/tmp/a\nb"),
+        ("STATS_JSON", "/" + "x" * 1000),
+        ("STATS_LIVE", "3"),
+        ("STATS_LIVE", "here"),
+    ],
+)
+def test_any_other_place_is_refused(gate: str, value: str) -> None:
+    with pytest.raises(BadGate, match=f"(?s)HAKMEM_{gate}=.* is not allowed: it takes (an|the) absolute path"):
+        gates.canonical({gate: value})

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ OFF = {  # not their defaults, and each off on the way that a malloc or free tak
     "lean-details-without-lean": ["SS_MEM_LEAN_DECOMMIT=DONTNEED", "SS_MEM_LEAN_TARGET_MB=1", "SS_LEAN_DECAY_MS=1"],
     "superslabs": ["SS_PREWARM=OFF", "SS_EMPTY_RESERVE=2", "SS_CACHE_GLOBAL=8", "SS_SIZE_KB=512", "HUGE_PAGES=NEVER"],
     "route": ["ALLOC_PASSDOWN_SSOT=1"],
+    "statistics": [f"STATS_LIVE={tempfile.gettempdir()}", f"STATS_JSON={os.devnull}"],  # on, and yet not on this way
     "lean-off": ["SS_MEM_LEAN=1", "SS_MEM_LEAN_DECOMMIT=OFF"],
 }
 

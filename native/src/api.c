@@ -5,10 +5,12 @@
  *   free     FAST  unit -> class (byte map), the block freed before goes on the hot list, this one becomes pending
  *            SLOW  hak_overflow -> depot or slab_flush;  hak_free_slow -> large_free, or the end of the program
  */
+#include "census.h"
 #include "diag.h"
 #include "dump.h"
 #include "gates.h"
 #include "large.h"
+#include "live.h"
 #include "stats.h"
 #include "tcache.h"
 
@@ -38,12 +40,14 @@ static COLD bool start(void) {
         if (!prepared) {
             gates_load();
             slab_init();
+            dump_start();
             prepared = true;
         }
         /* What was refused for lack of memory is asked for again at the next call. */
         if (os_init()) {
             lean_init();
             if (ss_init() && tcache_init()) __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+            if (ready && gate_text(G_STATS_LIVE)) (void)census_show(gate_text(G_STATS_LIVE));
         }
     }
     unlock(&start_lock);
@@ -70,18 +74,25 @@ static void after_fork(void) {
     unlock(&start_lock);
 }
 
+static void after_fork_in_child(void) {
+    census_forked();
+    after_fork();
+}
+
 __attribute__((constructor)) static void at_start(void) {
     (void)started();
-    (void)pthread_atfork(before_fork, after_fork, after_fork);
+    (void)pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }
 
 __attribute__((destructor)) static void at_exit(void) {
     if (!ready) return;
+    dump_json_at_exit();
     if (HAK_CHECKS) { /* misuse that no later free has brought to light */
         tcache_drain();
         slab_depot_drain();
     }
     dump_at_exit();
+    live_end();
 }
 
 /* ---- allocation ---- */
@@ -240,6 +251,8 @@ EXPORT int API(malloc_trim)(size_t pad) {
 EXPORT const char *hakmem_version(void) { return HAK_VERSION; }
 
 EXPORT size_t hakmem_stats_json(char *buf, size_t size) { return started() ? dump_json(buf, size) : 0; }
+
+EXPORT size_t hakmem_residency_json(char *buf, size_t size) { return started() ? census_json(buf, size) : 0; }
 
 EXPORT int hakmem_check(void) { return started() && slab_check(); }
 

@@ -1,11 +1,19 @@
 #include "dump.h"
 
+#include "census.h"
 #include "diag.h"
 #include "gates.h"
+#include "live.h"
 #include "stats.h"
 #include "tcache.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 size_t dump_json(char *buf, size_t size) {
     size_t n = 0;
@@ -20,6 +28,94 @@ size_t dump_json(char *buf, size_t size) {
 }
 
 #if HAK_STATS_ON
+/* ---- JSON at exit ---- */
+
+static pid_t started_as;
+static struct stat given; /* the descriptor of STATS_JSON; st_nlink 0: there was none */
+
+static bool is_number(const char *text) { return *text >= '0' && *text <= '9'; }
+
+void dump_start(void) {
+    const char *to = gate_text(G_STATS_JSON);
+    started_as = getpid();
+    if (to && is_number(to) && fstat(atoi(to), &given)) memset(&given, 0, sizeof given);
+}
+
+/* %p becomes the process id; a child of fork appends its own where there is none, and so never writes over its parent's. */
+static void name_file(const char *pattern, char *path, size_t size) {
+    size_t n = 0;
+    bool named = false;
+    for (const char *s = pattern; *s && n + 24 < size; s++) {
+        if (s[0] == '%' && s[1] == 'p') {
+            n += (size_t)snprintf(path + n, size - n, "%ld", (long)getpid());
+            named = true;
+            s++;
+        } else {
+            path[n++] = *s;
+        }
+    }
+    path[n] = 0;
+    if (!named && getpid() != started_as) (void)snprintf(path + n, size - n, ".%ld", (long)getpid());
+}
+
+/* -1 and errno. A descriptor must still be what it was at the start: a program may have closed it and opened a socket there. */
+static int open_output(const char *to, char *path, size_t size) {
+    if (is_number(to)) {
+        struct stat now;
+        int fd = atoi(to);
+        (void)snprintf(path, size, "descriptor %d", fd);
+        if (!fstat(fd, &now) && now.st_dev == given.st_dev && now.st_ino == given.st_ino) return fd;
+        errno = EBADF;
+        return -1;
+    }
+    name_file(to, path, size);
+    return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0666);
+}
+
+static size_t whole_json(char *buf, size_t size) {
+    size_t n = dump_json(buf, size) - 1; /* its last bracket goes */
+#define REST n < size ? buf + n : NULL, n < size ? size - n : 0
+    n += (size_t)snprintf(REST, ",\"pid\":%ld,\"start\":%llu,\"peak_rss_kb\":%zu,\"residency\":", (long)getpid(),
+                          (unsigned long long)live_start_ticks(), os_peak_kb());
+    n += census_json(REST);
+    n += (size_t)snprintf(REST, ",\"map\":");
+    n += census_map_json(REST);
+    n += (size_t)snprintf(REST, "}\n");
+#undef REST
+    return n;
+}
+
+static bool write_all(int fd, const char *buf, size_t size) {
+    for (ssize_t n; size; buf += n, size -= (size_t)n) {
+        if ((n = write(fd, buf, size)) > 0) continue;
+        if (n < 0 && errno == EINTR) n = 0;
+        else return false;
+    }
+    return true;
+}
+
+void dump_json_at_exit(void) {
+    const char *to = gate_text(G_STATS_JSON);
+    char path[GATE_TEXT_MAX + 64];
+    if (!to) return;
+    int fd = open_output(to, path, sizeof path);
+    bool ok = fd >= 0;
+    if (ok) { /* other threads go on meanwhile: what has grown since it was measured is measured again */
+        char *buf = NULL;
+        size_t size = 0, need = whole_json(NULL, 0);
+        while (ok && need >= size) {
+            size = round_up(need + need / 4, (size_t)1 << hak_page_shift);
+            ok = (buf = os_metadata(size, "statistics")) && os_commit(buf, size);
+            if (ok) need = whole_json(buf, size);
+        }
+        ok = ok && write_all(fd, buf, need);
+    }
+    if (!ok) hak_msg("HAKMEM_STATS_JSON=%s: cannot write %s: %s", to, path, strerror(errno));
+    if (fd >= 0 && !is_number(to)) close(fd);
+}
+
+/* ---- lines at exit, in the user's formats ---- */
+
 #define N(name) ((unsigned long long)t->n[ST_##name])
 
 static void os_stats(const stats_block *t) {
@@ -66,5 +162,7 @@ void dump_at_exit(void) {
         if (gate(dumps[i].gate)) dumps[i].print(&t);
 }
 #else
+void dump_start(void) {}
+void dump_json_at_exit(void) {}
 void dump_at_exit(void) {}
 #endif

@@ -5,6 +5,8 @@
 #include "base.h"
 
 size_t dump_json(char *buf, size_t size); /* see hakmem_stats_json */
-void dump_at_exit(void);                  /* what the DUMP gates ask for */
+void dump_start(void); /* remembers whose statistics they are, and which file is the descriptor of STATS_JSON */
+void dump_json_at_exit(void); /* before the caches are emptied */
+void dump_at_exit(void); /* what the other DUMP gates ask for */
 
 #endif

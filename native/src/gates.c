@@ -40,6 +40,9 @@ static const struct {
 
 long long hak_gate_value[G_COUNT];
 static bool set_by_user[G_COUNT];
+#define TEXTS 2 /* FILE and DIR gates */
+static char texts[TEXTS][GATE_TEXT_MAX]; /* copies: a program may write over its environment */
+static int text_count;
 static char proc_environ[65536]; /* untouched, hence not resident, unless libc is not ready yet */
 
 static bool read_here(const gate_desc *d) {
@@ -79,7 +82,29 @@ static bool parse_int(const char *range, const char *s, size_t len, long long *o
     return true;
 }
 
+/* What can stand in a message, a path and JSON as it is. */
+static bool is_plain(const char *s, size_t len) {
+    for (size_t i = 0; i < len; i++)
+        if ((unsigned char)s[i] < ' ' || s[i] == 127 || s[i] == '"' || s[i] == '\\') return false;
+    return true;
+}
+
+/* A path, or "" for unset, is copied; the value is the index of the copy, -1 where there is none. */
+static bool parse_text(const gate_desc *d, const char *s, size_t len, long long *out) {
+    long long fd;
+    *out = -1;
+    if (len == 0) return true;
+    bool path = s[0] == '/' && len < GATE_TEXT_MAX - 32 && is_plain(s, len);
+    if (!path && !(d->type == GATE_FILE && parse_int("0..1048576", s, len, &fd))) return false;
+    if (text_count == TEXTS) return false;
+    memcpy(texts[text_count], s, len);
+    texts[text_count][len] = 0;
+    *out = text_count++;
+    return true;
+}
+
 static bool parse_value(const gate_desc *d, const char *s, size_t len, long long *out) {
+    if (d->type == GATE_FILE || d->type == GATE_DIR) return parse_text(d, s, len, out);
     if (d->type == GATE_INT) return parse_int(d->allowed, s, len, out);
     int i = d->type == GATE_PROFILE ? profile_index(s, len) : word_index(d->allowed, s, len);
     *out = i;
@@ -91,8 +116,8 @@ static void complain(const gate_desc *d, const char *s, size_t len) {
         hak_msg("%s%s=%.*s is not allowed; allowed: %s, %s; ignored", PREFIX, d->name, (int)(len < 80 ? len : 80), s,
                 profiles[0].name, profiles[PROFILE_COUNT - 1].name);
     else
-        hak_msg("%s%s=%.*s is not allowed; allowed: %s; using the default %s", PREFIX, d->name, (int)(len < 80 ? len : 80), s,
-                d->allowed, d->def);
+        hak_msg("%s%s=%.*s is not allowed; allowed: %s; using the default%s%s", PREFIX, d->name, (int)(len < 80 ? len : 80), s,
+                d->allowed, *d->def ? " " : ": unset", d->def);
 }
 
 static int gate_index(const char *s, size_t len) {
@@ -152,6 +177,8 @@ static void apply_profile(void) {
     }
 }
 
+const char *gate_text(int g) { return gate(g) < 0 ? NULL : texts[gate(g)]; }
+
 void gates_load(void) {
     int saved = errno;
     for (int g = 0; g < G_COUNT; g++)
@@ -168,6 +195,7 @@ static int print_value(const gate_desc *d, long long v, char *out, size_t size) 
     if (d->type == GATE_INT) return snprintf(out, size, "%lld", v);
     if (v < 0) return snprintf(out, size, "%s", "");
     if (d->type == GATE_PROFILE) return snprintf(out, size, "%s", profiles[v].name);
+    if (d->type == GATE_FILE || d->type == GATE_DIR) return snprintf(out, size, "%s", texts[v]);
     const char *w = d->allowed;
     for (; v > 0; v--) w += strcspn(w, " ") + 1;
     return snprintf(out, size, "%.*s", (int)strcspn(w, " "), w);
@@ -175,7 +203,7 @@ static int print_value(const gate_desc *d, long long v, char *out, size_t size) 
 
 size_t gates_json(char *buf, size_t size) {
     size_t n = 0;
-    char value[64];
+    char value[GATE_TEXT_MAX];
     for (int g = 0; g < G_COUNT; g++) {
         if (!read_here(&descs[g])) continue;
         (void)print_value(&descs[g], hak_gate_value[g], value, sizeof value);

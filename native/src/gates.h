@@ -1,7 +1,7 @@
 /* gates: the only reader of the environment. A leaf.
  *
  * gates.def lists the gates; a value is an integer: 0/1 for BOOL, the number for INT, the index of the word for ENUM and
- * PROFILE. Values are fixed once, by gates_load(), before the first block is handed out; afterwards they are constants.
+ * PROFILE; FILE and DIR have a text instead, gate_text(). Values are fixed once, by gates_load(), before the first block is handed out; afterwards they are constants.
  * A bad or unknown setting is reported in one line and the default stands. Programs that run with raised privileges
  * (AT_SECURE) get the defaults.
  */
@@ -10,7 +10,7 @@
 
 #include "base.h"
 
-typedef enum { GATE_BOOL, GATE_INT, GATE_ENUM, GATE_PROFILE } gate_type;
+typedef enum { GATE_BOOL, GATE_INT, GATE_ENUM, GATE_PROFILE, GATE_FILE, GATE_DIR } gate_type;
 typedef enum { SCOPE_CORE, SCOPE_RESEARCH, SCOPE_DUMP, SCOPE_BENCH } gate_scope;
 
 enum {
@@ -32,6 +32,9 @@ enum { HUGE_NEVER, HUGE_LARGE, HUGE_ALWAYS };
 
 extern HIDDEN long long hak_gate_value[G_COUNT];
 static inline long long gate(int g) { return hak_gate_value[g]; }
+
+#define GATE_TEXT_MAX 1024
+const char *gate_text(int g); /* of a FILE or DIR gate; NULL: unset */
 
 /* Read the environment; called once, by the initialiser, before any other thread can see a value. */
 void gates_load(void);

@@ -22,10 +22,12 @@ void *large_alloc(size_t size, size_t align, bool *zeroed) {
             ss_mark_resident(r, 0, i + 1 < units ? UNIT_SIZE : size - (units - 1) * UNIT_SIZE);
         }
         unit_record(first)->run_slack = (uint32_t)(units * UNIT_SIZE - size);
+        for (size_t i = 0; i < units; i++) unit_tell(unit_record(first + i));
     } else {
         first = ss_span_alloc(div_up(size ? size : 1, ss_bytes()), align, size, zeroed);
         if (first == SIZE_MAX) return NULL;
         unit_record(first)->state = UNIT_RUN;
+        unit_tell(unit_record(first));
     }
     STAT(large_alloc);
     return unit_address(first);
@@ -48,6 +50,7 @@ bool large_free(void *p) {
         return true;
     }
     for (size_t i = 1; i < r->run_units; i++) r[i].state = UNIT_FREE;
+    for (size_t i = 0; i < r->run_units; i++) unit_tell(&r[i]);
     ss_units_free(unit_of(p), r->run_units);
     return true;
 }
@@ -67,11 +70,13 @@ void *large_resize(void *p, size_t size) {
         if (units != r->run_units) return NULL;
         ss_mark_resident(r + units - 1, 0, size - (units - 1) * UNIT_SIZE);
         r->run_slack = (uint32_t)(units * UNIT_SIZE - size);
+        unit_tell(r);
         return p;
     }
     if (units <= ss_units / 2) return NULL; /* small enough for a run: copying gives the SuperSlab back */
     SuperSlab *now = ss_span_resize(span, div_up(size, ss_bytes()), size);
     if (!now) return NULL;
     unit_record(ss_first_unit(now))->state = UNIT_RUN;
+    unit_tell(unit_record(ss_first_unit(now)));
     return unit_address(ss_first_unit(now));
 }

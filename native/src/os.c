@@ -66,12 +66,48 @@ bool os_init(void) {
     return false;
 }
 
-void *os_metadata(size_t size) {
+static os_meta_table own_meta;
+os_meta_table *hak_os_meta = &own_meta;
+static hak_lock meta_lock = HAK_LOCK_INIT;
+
+static void list_metadata(const void *p, const char *name) {
+    if (!HAK_STATS_ON) return;
+    lock(&meta_lock);
+    uint64_t n = hak_os_meta->count;
+    if (n < OS_META_MAX) {
+        os_meta *m = &hak_os_meta->range[n];
+        m->at = (uintptr_t)p;
+        for (size_t i = 0; i + 1 < sizeof m->name && name[i]; i++) m->name[i] = name[i];
+        __atomic_store_n(&hak_os_meta->count, n + 1, __ATOMIC_RELEASE);
+    }
+    unlock(&meta_lock);
+}
+
+static void grow_metadata(const void *p, size_t size) {
+    if (!HAK_STATS_ON) return;
+    lock(&meta_lock);
+    os_meta *m = NULL; /* the range that begins last before p */
+    for (uint64_t i = 0; i < hak_os_meta->count; i++)
+        if (hak_os_meta->range[i].at <= (uintptr_t)p && (!m || hak_os_meta->range[i].at > m->at)) m = &hak_os_meta->range[i];
+    if (m && (uintptr_t)p + size - m->at > m->bytes) poke(&m->bytes, (uintptr_t)p + size - m->at);
+    unlock(&meta_lock);
+}
+
+void os_meta_move(os_meta_table *to) {
+    lock(&meta_lock);
+    memcpy(to, hak_os_meta, sizeof *to);
+    hak_os_meta = to;
+    unlock(&meta_lock);
+}
+
+void *os_metadata(size_t size, const char *name) {
     int saved = errno;
     STAT(sys_mmap);
     void *p = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     errno = saved;
-    return p == MAP_FAILED ? NULL : p;
+    if (p == MAP_FAILED) return NULL;
+    list_metadata(p, name);
+    return p;
 }
 
 static bool owns(const void *p, size_t size) {
@@ -83,6 +119,7 @@ bool os_commit(void *p, size_t size) {
     STAT(sys_mprotect);
     STAT(os_alloc);
     bool ok = mprotect(p, size, PROT_READ | PROT_WRITE) == 0;
+    if (ok && !in_arena(p)) grow_metadata(p, size);
     errno = saved;
     return ok;
 }
@@ -164,7 +201,7 @@ uint64_t os_now_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
 uint64_t os_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 uint64_t os_now_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
-static size_t read_small(const char *path, char *buf, size_t size) {
+size_t os_read_small(const char *path, char *buf, size_t size) {
     int saved = errno, fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
     if (fd >= 0) close(fd);
@@ -176,13 +213,54 @@ static size_t read_small(const char *path, char *buf, size_t size) {
 
 size_t os_resident_bytes(void) {
     char buf[128], *at;
-    if (!read_small("/proc/self/statm", buf, sizeof buf) || !(at = strchr(buf, ' '))) return 0;
+    if (!os_read_small("/proc/self/statm", buf, sizeof buf) || !(at = strchr(buf, ' '))) return 0;
     return (size_t)strtoull(at, NULL, 10) << hak_page_shift;
+}
+
+/* One word a page: bit 63 present, bit 56 mapped by nobody else, which the page of zeros behind memory that was only read is not. */
+#define PAGE_OURS (UINT64_C(1) << 63 | UINT64_C(1) << 56)
+
+size_t os_resident_in(const void *p, size_t size) {
+    uint64_t words[512];
+    int saved = errno, fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    size_t first = (uintptr_t)p >> hak_page_shift, end = div_up((uintptr_t)p + size, (size_t)1 << hak_page_shift), found = 0;
+    bool ok = fd >= 0;
+    while (ok && first < end) {
+        size_t n = end - first < 512 ? end - first : 512;
+        ok = pread(fd, words, n * sizeof *words, (off_t)(first * sizeof *words)) == (ssize_t)(n * sizeof *words);
+        for (size_t i = 0; ok && i < n; i++) found += (words[i] & PAGE_OURS) == PAGE_OURS;
+        first += n;
+    }
+    if (fd >= 0) close(fd);
+    errno = saved;
+    return ok ? found << hak_page_shift : SIZE_MAX;
+}
+
+bool os_read_memory(void *to, const void *from, size_t size) {
+    int saved = errno, fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && pread(fd, to, size, (off_t)(uintptr_t)from) == (ssize_t)size;
+    if (fd >= 0) close(fd);
+    errno = saved;
+    return ok;
+}
+
+void *os_map_file(void *at, int fd, size_t size) {
+    void *p = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+bool os_unshare(void *at, size_t keep, size_t size) {
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *copy = mmap(NULL, keep, PROT_READ | PROT_WRITE, flags, -1, 0);
+    if (copy == MAP_FAILED) return false;
+    memcpy(copy, at, keep);
+    return mremap(copy, keep, keep, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED &&
+           mmap((char *)at + keep, size - keep, PROT_NONE, flags | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
 size_t os_peak_kb(void) {
     char buf[4096], *at;
-    if (!read_small("/proc/self/status", buf, sizeof buf) || !(at = strstr(buf, "VmHWM:"))) return 0;
+    if (!os_read_small("/proc/self/status", buf, sizeof buf) || !(at = strstr(buf, "VmHWM:"))) return 0;
     return (size_t)strtoull(at + 6, NULL, 10);
 }
 

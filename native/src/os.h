@@ -18,8 +18,33 @@ extern HIDDEN unsigned hak_page_shift; /* 12, 14 or 16 */
 /* Reserve the arena; its size adapts to RAM, RLIMIT_AS and what the kernel grants. False: no address space at all. Once reserved it stays. */
 bool os_init(void);
 
-/* A reserved range for metadata outside the arena, never given back; os_commit makes parts usable. NULL: no address space. */
-void *os_metadata(size_t size);
+/* A reserved range for metadata outside the arena, never given back; os_commit makes parts usable. NULL: no address space. What
+ * is in it is known by `name` to those who ask where memory is. */
+void *os_metadata(size_t size, const char *name);
+
+/* The ranges made so, in a table that may be moved to where another process sees it. Beyond OS_META_MAX they are not listed. */
+#define OS_META_MAX 256
+typedef struct {
+    char name[16];
+    uint64_t at, bytes; /* usable, from the beginning of the range */
+} os_meta;
+typedef struct {
+    uint64_t count;
+    os_meta range[OS_META_MAX];
+} os_meta_table;
+extern HIDDEN os_meta_table *hak_os_meta;
+void os_meta_move(os_meta_table *to);
+
+/* Bytes of a range that are resident and nobody else's, as the kernel's page map tells; SIZE_MAX: it does not. */
+size_t os_resident_in(const void *p, size_t size);
+
+/* Copy memory that may not be there any more; false: it is not, or the kernel does not let us look. */
+bool os_read_memory(void *to, const void *from, size_t size);
+
+/* Map a file from its beginning, shared: over `at`, or anywhere if NULL. NULL: it cannot be. */
+void *os_map_file(void *at, int fd, size_t size);
+/* Put private memory with the same contents over the first `keep` bytes of such a mapping, and nothing over the rest. */
+bool os_unshare(void *at, size_t keep, size_t size);
 
 bool os_commit(void *p, size_t size); /* false: ENOMEM */
 bool os_uncommit(void *p, size_t size); /* back to reserved, pages and contents are gone; false: nothing has changed */
@@ -45,6 +70,7 @@ uint64_t os_cpu_ns(void); /* CPU time of the calling thread */
 uint64_t os_now_coarse_ns(void); /* monotonic, a few ms coarse, no system call */
 size_t os_resident_bytes(void); /* of the process, from /proc/self/statm; 0: unknown */
 size_t os_peak_kb(void); /* VmHWM; 0: unknown */
+size_t os_read_small(const char *path, char *buf, size_t size); /* text of a file in /proc; bytes, the final 0 not counted */
 uint64_t os_random(void);
 
 static inline bool in_arena(const void *p) { return ((uintptr_t)p - hak_arena_base) >> UNIT_SHIFT < hak_arena_units; }

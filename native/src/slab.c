@@ -113,6 +113,7 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
     poke(&hak_unit_class[u], (uint8_t)cls);
     STAT(refill_new);
     stat_octave(hak_class[cls].octave, OCT_SLAB_LIVE, 1);
+    unit_tell(s);
     return s;
 }
 
@@ -121,6 +122,7 @@ static void end_slab(slab_heap *h, unit *s) {
     stat_octave(hak_class[s->cls].octave, OCT_EMPTY, 1);
     drop_candidate(s);
     s->state = UNIT_FREE;
+    unit_tell(s);
     poke(&hak_unit_class[unit_number(s)], 0);
     if (h && h->warm_count < (unsigned)gate(G_WARM_POOL) && !lean_releases()) {
         STAT(warm_put);
@@ -229,6 +231,7 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
         s->owner = h;
         unsigned n = take_freed(s, r.batch - got, g, &groups);
         if (!n && !got) n = carve(s, r.batch - got, g, &groups);
+        unit_tell(s);
         if (!n && got) break;
         if (!n) { /* used up: it comes back to the list when a block does */
             s->owner = NULL;
@@ -294,6 +297,7 @@ static void put_group(slab_heap *h, slab_class *k, const group *g) {
     s->nfree += n;
     if (g->word < s->hint) s->hint = (uint16_t)g->word;
     stat_add(!s->owner || s->owner == h ? ST_ss_local : ST_ss_remote, n);
+    unit_tell(s);
     if (is_empty(s) && (!s->owner || lean_releases())) { /* a thread's current slab stays, but not with Lean */
         if (s->listed) unlist_slab(k, s);
         if (s->owner) s->owner->current[s->cls] = NULL;
@@ -527,6 +531,14 @@ size_t slab_trim(void) {
 }
 
 /* ---- walks over the heap ---- */
+
+size_t slab_depot_blocks(unsigned cls) {
+    size_t n = 0;
+    lock(&classes[cls].lock);
+    for (unsigned i = 0; i < classes[cls].depot_count; i++) n += classes[cls].depot[i].count;
+    unlock(&classes[cls].lock);
+    return n;
+}
 
 size_t slab_live_bytes(void) {
     size_t live = 0;

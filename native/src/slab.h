@@ -72,6 +72,7 @@ void slab_purge_if_over(void);
 size_t slab_trim(void);
 
 void slab_lock_all(void), slab_unlock_all(void);
+size_t slab_depot_blocks(unsigned cls); /* in chains at rest between threads */
 size_t slab_live_bytes(void); /* in blocks that are not in their slab */
 bool slab_check(void); /* walks every slab and holds it against the invariants above */
 

@@ -1,6 +1,9 @@
 /* stats: counters. Every thread counts in a block of its own that it registers; totals add the blocks up. A leaf.
  *
- *   total(i) = retired(i) + sum over registered blocks b of b.n[i]
+ *   total(i) = shared(i) + sum over registered blocks b of b.n[i]
+ *
+ * The blocks may stand where another process sees them (stats_share): shared is then the first one, and a thread gets one of the
+ * others, or counts in shared when all are taken.
  *
  * Counting is one load and one store; with HAK_STATS_ON 0 it is nothing at all.
  */
@@ -72,7 +75,7 @@ typedef struct stats_block {
 } stats_block;
 
 extern HIDDEN _Thread_local stats_block *hak_stats_self; /* NULL: the thread is not registered */
-extern HIDDEN stats_block hak_stats_shared;              /* for such threads; updated atomically */
+extern HIDDEN stats_block *hak_stats_shared; /* for such threads, and what threads that ended left; updated atomically */
 
 static inline void stat_bump(uint64_t *own, uint64_t *shared, uint64_t by) {
     if (likely(own != NULL)) poke(own, *own + by);
@@ -80,14 +83,14 @@ static inline void stat_bump(uint64_t *own, uint64_t *shared, uint64_t by) {
 }
 static inline void stat_add(int i, uint64_t by) {
 #if HAK_STATS_ON
-    stat_bump(hak_stats_self ? &hak_stats_self->n[i] : NULL, &hak_stats_shared.n[i], by);
+    stat_bump(hak_stats_self ? &hak_stats_self->n[i] : NULL, &hak_stats_shared->n[i], by);
 #else
     (void)i, (void)by;
 #endif
 }
 static inline void stat_octave(int octave, int kind, uint64_t by) {
 #if HAK_STATS_ON
-    stat_bump(hak_stats_self ? &hak_stats_self->oct[octave][kind] : NULL, &hak_stats_shared.oct[octave][kind], by);
+    stat_bump(hak_stats_self ? &hak_stats_self->oct[octave][kind] : NULL, &hak_stats_shared->oct[octave][kind], by);
 #else
     (void)octave, (void)kind, (void)by;
 #endif
@@ -95,12 +98,16 @@ static inline void stat_octave(int octave, int kind, uint64_t by) {
 #define STAT(name) stat_add(ST_##name, 1)
 #define STAT_N(name, by) stat_add(ST_##name, (by))
 
-void stats_register(stats_block *b);   /* b zeroed; becomes the calling thread's */
-void stats_unregister(stats_block *b); /* folds b into the shared totals */
+void stats_register(stats_block *b); /* b zeroed; becomes the calling thread's, unless blocks are shared */
+void stats_unregister(stats_block *b); /* folds what the calling thread counted into the shared totals */
+/* n >= 1 zeroed blocks for good; threads registered before keep theirs. *moving is odd while counts go from one to another. */
+void stats_share(stats_block *blocks, size_t n, uint64_t *moving);
 void stats_total(stats_block *out);
 void stats_lock(void), stats_unlock(void); /* around fork */
 
-/* {"sys_mmap":0,...,"c0_live":..}; returns the bytes needed. */
+#define HAK_OCT_KINDS "taken", "returned", "empty_events", "slab_live_events"
+extern HIDDEN const char *const hak_counter_names[ST_COUNT];
+/* {"sys_mmap":0,...,"c0_taken":..}; returns the bytes needed. */
 size_t stats_json(char *buf, size_t size);
 
 #endif

@@ -46,10 +46,23 @@ static bool know_units(size_t end) {
         !os_commit(unit_extra + known_units * UNIT_EXTRA_WORDS, round_up(n * UNIT_EXTRA_WORDS * 8, (size_t)1 << hak_page_shift)))
         return false;
     __atomic_store_n(&known_units, to, __ATOMIC_RELEASE);
+    live_show(to);
     return true;
 }
 
 /* ---- residency ---- */
+
+static void tell(const SuperSlab *ss) {
+    uint64_t word[LIVE_HEAD];
+    ss_words(ss, word);
+    live_superslab((size_t)(ss - table), word);
+}
+
+void ss_tell_all(void) {
+    live_show(known_units);
+    for (size_t i = 0; i < top; i++) tell(&table[i]);
+    for (size_t u = 0; u < top << (ss_shift - UNIT_SHIFT); u++) unit_tell(unit_record(u));
+}
 
 static void set_resident(unit *r, uint16_t pages, bool in_use) {
     uint16_t was = r->resident;
@@ -58,6 +71,7 @@ static void set_resident(unit *r, uint16_t pages, bool in_use) {
     lean_add_resident(grown - shrunk);
     if (!in_use) free_resident += grown - shrunk;
     poke(&r->resident, pages);
+    unit_tell(r);
 }
 
 void ss_mark_resident(unit *r, size_t from, size_t to) {
@@ -129,6 +143,7 @@ static void set_kind(SuperSlab *ss, ss_kind kind) {
     if (i < kind_hint[kind]) kind_hint[kind] = i;
     ss->kind = kind;
     ss->magic = kind >= SS_DIRTY && kind != SS_TAIL ? SS_MAGIC : 0; /* cleared: a stale pointer is caught */
+    tell(ss);
 }
 
 static void list_partial(SuperSlab *ss) {
@@ -266,6 +281,7 @@ size_t ss_units_alloc(unsigned k, unsigned align, bool *zeroed) {
         *zeroed = !(ss->nonzero & mask);
         ss->used |= mask;
         ss->nonzero |= mask;
+        tell(ss);
         for (size_t u = first; u < first + k; u++) free_resident -= bytes_of(unit_record(u)->resident);
         if (ss->used == all_units()) unlist_partial(ss);
     } else if (ss && !ss->used) {
@@ -300,6 +316,7 @@ void ss_units_free(size_t first, unsigned k) {
     uint32_t mask = bits32(at + k) & ~bits32(at);
     for (size_t u = first; u < first + k; u++) free_resident += bytes_of(unit_record(u)->resident);
     ss->used &= ~mask;
+    tell(ss);
     if (!gate(G_TINY_USE_SUPERSLAB) && os_uncommit(unit_address(first), (size_t)k << UNIT_SHIFT)) {
         for (size_t u = first; u < first + k; u++) set_resident(unit_record(u), 0, false);
         ss->nonzero &= ~mask;
@@ -372,6 +389,7 @@ static bool occupy(size_t first, size_t n, size_t from, size_t bytes, bool *zero
             size_t left = bytes > off ? bytes - off : 0;
             if (left > UNIT_SIZE) left = UNIT_SIZE;
             set_resident(r, r->resident | (uint16_t)bits32((unsigned)div_up(left, (size_t)1 << hak_page_shift)), true);
+            unit_tell(r);
         }
         ss->nonzero = all_units();
         ss->used = all_units();
@@ -395,6 +413,7 @@ static SuperSlab *make_span(size_t first, size_t n, size_t bytes) {
     set_kind(head, SS_SPAN);
     head->span = (uint32_t)n;
     head->bytes = bytes;
+    tell(head);
     return head;
 }
 
@@ -420,6 +439,7 @@ static void vacate(size_t first, size_t n, bool give_back) {
         SuperSlab *ss = &table[i];
         for (size_t u = ss_first_unit(ss), e = u + ss_units; u < e; u++) {
             unit_record(u)->state = UNIT_FREE;
+            unit_tell(unit_record(u));
             free_resident += bytes_of(unit_record(u)->resident);
         }
         ss->used = 0;
@@ -509,9 +529,10 @@ bool ss_init(void) {
     table_len = hak_arena_units / ss_units;
     size_t page = (size_t)1 << hak_page_shift, table_bytes = round_up(table_len * sizeof(SuperSlab), page);
     size_t class_bytes = round_up(hak_arena_units, page);
-    if ((!table && !(table = os_metadata(table_bytes))) || (!hak_unit_class && !(hak_unit_class = os_metadata(class_bytes))) ||
-        (!unit_table && !(unit_table = os_metadata(round_up(hak_arena_units * sizeof(unit), page)))) ||
-        (!unit_extra && !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page)))) ||
+    if ((!table && !(table = os_metadata(table_bytes, "SuperSlab table"))) ||
+        (!hak_unit_class && !(hak_unit_class = os_metadata(class_bytes, "class map"))) ||
+        (!unit_table && !(unit_table = os_metadata(round_up(hak_arena_units * sizeof(unit), page), "unit records"))) ||
+        (!unit_extra && !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page), "bitmaps"))) ||
         !os_commit(table, table_bytes) || !os_commit(hak_unit_class, class_bytes))
         return false;
     if (ss_mem_lean_enabled()) (void)ss_os_madvise_guarded((void *)hak_arena_base, hak_arena_units << UNIT_SHIFT, MADV_NOHUGEPAGE);

@@ -20,6 +20,7 @@
 
 #include "base.h"
 #include "lean.h"
+#include "live.h"
 #include "os.h"
 
 #define SS_MAGIC 0x48414b4du
@@ -79,6 +80,21 @@ static inline unit *unit_record(size_t u) { return &unit_table[u]; }
 static inline uint64_t *unit_bits(unit *r, unsigned blocks) {
     return blocks <= UNIT_INLINE_WORDS * 64 ? r->bits : unit_extra + (size_t)(r - unit_table) * UNIT_EXTRA_WORDS;
 }
+
+/* What a unit is, in one word: state, class, resident pages, then two figures: of a slab the blocks that left it and those that
+ * came back, of a run (its first unit) its length and its slack. */
+static inline uint64_t unit_word(const unit *r) {
+    bool slab = r->state == UNIT_SLAB, run = r->state == UNIT_RUN;
+    uint64_t a = slab ? r->carved - r->nfree : run ? r->run_units : 0, b = slab ? r->nfree : run ? r->run_slack : 0;
+    return r->state | (uint64_t)(slab ? r->cls : 0) << 3 | (uint64_t)r->resident << 9 | a << 25 | b << 41;
+}
+/* What a SuperSlab is: kind and units in use; bytes of a span. */
+static inline void ss_words(const SuperSlab *ss, uint64_t word[LIVE_HEAD]) {
+    word[0] = ss->kind | (uint64_t)ss->used << 32;
+    word[1] = ss->kind == SS_SPAN ? ss->bytes : 0;
+}
+static inline void unit_tell(const unit *r) { live_unit((size_t)(r - unit_table), unit_word(r)); }
+void ss_tell_all(void); /* every record, to a page that has just been made; callers hold all locks */
 
 /* Resident pages of a unit that is in use. Only its owner (a slab's class lock) calls these. */
 void ss_mark_resident(unit *r, size_t from, size_t to);  /* byte offsets in the unit */

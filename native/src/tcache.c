@@ -15,6 +15,8 @@ typedef struct heap {
     bool missed[CLASSES + 1]; /* since it last ran full */
     policy_pressure pressure; /* under which cap was decided */
     struct heap *next;
+    tcache *tls;       /* of the thread that has it; NULL: nobody */
+    struct heap *made; /* the one made before; stays when a heap is used again */
 } heap;
 
 #if HAK_CHECKS
@@ -25,7 +27,7 @@ _Thread_local tcache hak_tls;
 #endif
 
 #define HEAPS_PER_STEP 8
-static heap *unused, *fresh;
+static heap *unused, *fresh, *made;
 static size_t fresh_left, heap_count;
 static hak_lock heaps_lock = HAK_LOCK_INIT;
 static pthread_key_t exit_key;
@@ -43,15 +45,17 @@ static heap *new_heap(void) {
         unused = h->next;
     } else {
         size_t bytes = round_up(HEAPS_PER_STEP * sizeof(heap), (size_t)1 << hak_page_shift);
-        if (!fresh_left && (fresh = os_metadata(bytes)) && os_commit(fresh, bytes)) fresh_left = HEAPS_PER_STEP;
+        if (!fresh_left && (fresh = os_metadata(bytes, "thread heaps")) && os_commit(fresh, bytes)) fresh_left = HEAPS_PER_STEP;
         if (fresh_left) {
             h = fresh++;
             fresh_left--;
             heap_count++;
+            h->made = made;
+            made = h;
         }
     }
     unlock(&heaps_lock);
-    if (h) memset(h, 0, sizeof *h);
+    if (h) memset(h, 0, offsetof(heap, made));
     return h;
 }
 
@@ -78,6 +82,7 @@ static heap *join(void) {
 #endif
     }
     hak_tls.heap = h;
+    poke(&h->tls, &hak_tls);
     stats_register(&h->stats);
     STAT(threads);
     if (exit_key_made) (void)pthread_setspecific(exit_key, h); /* may allocate: the thread is ready by now */
@@ -141,6 +146,7 @@ static void leave(void *arg) {
     for (unsigned c = 0; c <= CLASSES; c++) hak_tls.room[c] = 0;
     stats_unregister(&h->stats);
     lock(&heaps_lock);
+    h->tls = NULL;
     h->next = unused;
     unused = h;
     unlock(&heaps_lock);
@@ -284,6 +290,43 @@ bool tcache_holds(const void *p, unsigned cls) {
     (void)p, (void)cls;
     return false;
 #endif
+}
+
+/* A thread that freed something at its very end is not known to have ended, and its state may be gone: so it is read as a
+ * debugger would, and must name its heap. What another thread counts may be late by the call it is in. */
+bool tcache_blocks(size_t blocks[CLASSES + 1]) {
+    tcache t;
+    bool told = os_read_memory(&t, &hak_tls, sizeof t);
+    lock(&heaps_lock);
+    for (const heap *h = made; h; h = h->made) {
+        if (!h->tls || !os_read_memory(&t, h->tls, sizeof t) || t.heap != h) continue;
+        for (unsigned c = 1; c <= CLASSES; c++) {
+            int32_t hot = h->cap[c] - t.room[c];
+            blocks[c] += (hot > 0 ? (unsigned)hot : 0) + h->spare[c].count;
+#if HAK_CHECKS
+            blocks[c] += t.pending[c] != &hak_poison;
+#endif
+        }
+    }
+    unlock(&heaps_lock);
+    return told;
+}
+
+tcache_layout tcache_where(void) {
+    return (tcache_layout){
+        .made = &made,
+        .next = offsetof(heap, made),
+        .tls = offsetof(heap, tls),
+        .cap = offsetof(heap, cap),
+        .spare = offsetof(heap, spare) + offsetof(chain, count),
+        .spare_step = sizeof(chain),
+        .room = offsetof(tcache, room),
+        .heap = offsetof(tcache, heap),
+#if HAK_CHECKS
+        .pending = offsetof(tcache, pending),
+        .poison = &hak_poison,
+#endif
+    };
 }
 
 size_t tcache_bytes(size_t *used) {

@@ -28,6 +28,13 @@ bool tcache_init(void);
 void *tcache_malloc_slow(size_t cls);          /* the hot list is empty, or damaged; NULL: out of memory */
 void tcache_drain(void);                         /* the calling thread's caches go back to the slabs, every block checked */
 bool tcache_holds(const void *p, unsigned cls);  /* p is pending in the calling thread */
+bool tcache_blocks(size_t blocks[CLASSES + 1]);  /* adds, per class, the blocks in the caches of all threads; false: unknown */
+/* Where another process finds the same figures in this one's memory: offsets in a heap and in the state of its thread. */
+typedef struct {
+    const void *made, *poison;
+    size_t next, tls, cap, spare, spare_step, room, heap, pending; /* pending 0: nothing is pending in this build */
+} tcache_layout;
+tcache_layout tcache_where(void);
 size_t tcache_bytes(size_t *used);               /* of all threads: metadata; *used: bytes of blocks in hot lists of the caller */
 void tcache_lock_all(void), tcache_unlock_all(void);
 
