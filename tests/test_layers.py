@@ -14,7 +14,8 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LAYERS = SETTINGS["tool"]["importlinter"]["contracts"][0]["layers"]
 
 # Which rooms' headers each room of the allocator may include: leaves know nothing but base and diag, and from the
-# kernel up each room knows those below it. `large` stands beside `slab`, which knows nothing of it; `census` and `dump` only read.
+# kernel up each room knows those below it. `large` stands beside `slab`, which knows nothing of it; `census` and `dump`
+# only read.
 LEAVES = {
     "base": set(),
     "diag": {"base"},
