@@ -36,11 +36,13 @@ from hakmem.workload import Workload
 __all__ = [
     "CampaignSpec",
     "Done",
+    "Durations",
     "Plan",
     "alpha",
-    "fit",
+    "counted",
     "judged",
     "looks",
+    "past",
     "plan",
     "prove",
     "rows",
@@ -63,6 +65,8 @@ class Plan(BaseModel):
         Sentences: settings that cannot differ from an arm and are not measured apart.
     missing : dict
         Peers that are not measured, and what to do about it.
+    left_out : tuple of str
+        Arms that do not fit into the budget, each with the reason.
     expected_minutes : float
         For what the ledger does not hold yet; beyond `spec.budget_minutes` it is not run.
     """
@@ -75,6 +79,7 @@ class Plan(BaseModel):
     workloads: tuple[Workload, ...]
     merged: tuple[str, ...]
     missing: dict[str, str]
+    left_out: tuple[str, ...] = ()
     ledger: Path
     to_measure: int
     expected_minutes: float
@@ -149,6 +154,7 @@ class Plan(BaseModel):
         if len(self.looks) > 1:
             lines.append(f"until each verdict is decided: looked at after {', '.join(map(str, self.looks))} blocks")
         lines += [f"merged: {sentence}" for sentence in self.merged]
+        lines += [f"left out to fit the budget: {sentence}" for sentence in self.left_out]
         lines += [f"not measured: {name} ({remedy})" for name, remedy in self.missing.items()]
         return "\n".join(lines)
 
@@ -212,37 +218,17 @@ def plan(
         to_measure=0,
         expected_minutes=0,
     )
-    past = _past(made)
-    durations = _Durations(past.values())
-    left = [work for work in works for at in range(spec.blocks) for key in made.keys(work, at) if key not in past]
+    return counted(made)
+
+
+def counted(made: Plan) -> Plan:
+    """Return a plan with what it still has to measure, and how long that takes."""
+    known = past(made)
+    durations = Durations(known.values())
+    blocks = range(made.spec.blocks)
+    left = [work for work in made.workloads for at in blocks for key in made.keys(work, at) if key not in known]
     minutes = sum(map(durations.of, left)) / 60
     return made.model_copy(update={"to_measure": len(left), "expected_minutes": minutes})
-
-
-def fit(spec: CampaignSpec, seconds: float) -> CampaignSpec:
-    """Choose the blocks that fit into a time, from what trials took before or are expected to take.
-
-    Parameters
-    ----------
-    spec : CampaignSpec
-        Its blocks and budget are replaced.
-    seconds : float
-
-    Raises
-    ------
-    BadParameter
-        Fewer than two blocks fit, and one block has no interval; the message says how long two take.
-    """
-    trial_plan = plan(spec.model_copy(update={"blocks": 1}))
-    known = _Durations(_past(trial_plan).values())
-    block_s = len(trial_plan.arms) * sum(map(known.of, trial_plan.workloads))
-    blocks = int(seconds / block_s)
-    if blocks < 2:
-        raise BadParameter(
-            f"{clock(seconds)} is too short: two blocks of {len(trial_plan.arms)} arms x {len(trial_plan.workloads)}"
-            f" workloads take {clock(2 * block_s)}; ask for fewer, for --profile smoke, or for more time"
-        )
-    return spec.model_copy(update={"blocks": min(blocks, 10_000), "budget_minutes": seconds / 60})
 
 
 def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
@@ -278,7 +264,7 @@ def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
 
 def rows(made: Plan) -> pd.DataFrame:
     """Return the ledger's rows that belong to a plan, as `store.load` does; other builds and hosts are left out."""
-    return store.frame(_past(made).values())
+    return store.frame(past(made).values())
 
 
 def verdicts(made: Plan, table: pd.DataFrame, judge: Judge | None = None) -> list[Verdict]:
@@ -336,14 +322,14 @@ class _Session:
         self.goal = dict.fromkeys((work.text for work in made.workloads), made.spec.blocks)
         self.undecided: dict[str, str] = {}
         self.keys = functools.cache(made.keys)
-        past = _past(made)
-        self.durations = _Durations(past.values())
-        self.reused, self.measured = len(past), 0
+        before = past(made)
+        self.durations = Durations(before.values())
+        self.reused, self.measured = len(before), 0
         self.spoiled: dict[str, set[int]] = {work.text: set() for work in made.workloads}
         self.left = {
             work.text: sum(self.lacks(work, block) for block in range(made.spec.blocks)) for work in made.workloads
         }
-        for known in past.values():
+        for known in before.values():
             self.note(known)
         self.progress: Progress = show(quiet=quiet or not any(self.left.values()))
         self.provenance = ""
@@ -383,7 +369,7 @@ class _Session:
     def look(self, work: Workload) -> None:
         """Judge a workload; where more blocks may decide it, plan those up to the next look."""
         reached = self.goal[work.text]
-        table = store.frame(trial for trial in _past(self.plan).values() if trial.workload == work.text)
+        table = store.frame(trial for trial in past(self.plan).values() if trial.workload == work.text)
         open_ones = [v for v in verdicts(self.plan, table, self.judge) if v.word == "INCONCLUSIVE"]
         self.undecided.pop(work.text, None)
         if open_ones:
@@ -459,7 +445,7 @@ class _Session:
         self.progress.step(self.measured, self.measured + sum(self.left.values()), min(eta_s, budget_s), what)
 
 
-class _Durations:
+class Durations:
     """How long the trials of each workload take: measured, or expected before anything is measured."""
 
     def __init__(self, trials: Iterable[Trial]) -> None:
@@ -469,10 +455,12 @@ class _Durations:
             self.add(known)
 
     def add(self, known: Trial) -> None:
+        """Take note of a trial."""
         self._walls.setdefault(known.workload, []).append(known.wall_s)
         self.spent_s += known.wall_s + LAUNCH_S
 
     def of(self, work: Workload) -> float:
+        """Return how long a trial takes, starting it included (s)."""
         return LAUNCH_S + (fmean(self._walls[work.text]) if work.text in self._walls else work.expected_s)
 
 
@@ -499,7 +487,7 @@ def _introduce(made: Plan, ledger: Ledger) -> str:
     return identity
 
 
-def _past(made: Plan) -> dict[str, Trial]:
+def past(made: Plan) -> dict[str, Trial]:
     """Return the trials of a plan, repeated blocks included, that its ledger holds; by key, in the order they ran."""
     if not made.ledger.exists():
         return {}

@@ -26,6 +26,7 @@ from hakmem import (
     turn,
     workload,
 )
+from hakmem.budget import fit
 from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.campaign import CampaignSpec
@@ -120,7 +121,7 @@ def sweep(
     allocator: Annotated[list[str] | None, typer.Option(help="The first is the baseline; 'peers': all found.")] = None,
     blocks: Annotated[int | None, typer.Option(help="By profile: 2, 5, 10.")] = None,
     budget_minutes: Annotated[float | None, typer.Option(help="By profile: 0.4, 3.5, 22.")] = None,
-    budget: Annotated[str | None, typer.Option(help="90s, 3m or 1h: as many blocks as fit.")] = None,
+    budget: Annotated[str | None, typer.Option(help="90s, 3m or 1h: as many arms and blocks as fit.")] = None,
     profile: console.Profile = "quick",
     seed: Annotated[int | None, typer.Option(help="Of the order of the trials.")] = None,
     study: Annotated[str | None, typer.Option(help="Names the ledger data/runs/STUDY.jsonl.")] = None,
@@ -159,7 +160,7 @@ def sweep(
     spec = (ProgramSpec if command else CampaignSpec).checked(said)
     if budget and (blocks or budget_minutes):
         raise BadParameter("--budget chooses the blocks: it goes without --blocks and --budget-minutes")
-    made = campaign.plan(campaign.fit(spec, _seconds(budget)) if budget else spec)
+    made = fit(spec, _seconds(budget)) if budget else campaign.plan(spec)
     if plan_only:
         whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})
         console.emit(
