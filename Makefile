@@ -58,8 +58,12 @@ bench: $(STAMP) native ## throughput and RSS of every installed allocator, in th
 traces: $(STAMP) native ## record larger traces of installed programs into build/traces
 	@data/traces/make.sh large $(CURDIR)/$(BIN)/hakmem
 
-lab: $(STAMP) native ## open JupyterLab on loopback, with a token
-	@$(BIN)/jupyter-lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root)
+# The settings keep JupyterLab from asking for news and updates; the prefix lets a notebook refuse another kernel.
+LAB_SETTINGS = --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) --LabApp.app_settings_dir=$(CURDIR)/hakmem/templates/lab \
+    --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
+
+lab: $(STAMP) native ## open JupyterLab on loopback, with a token (LAB=--no-browser prints its address only)
+	@WORKBENCH_PREFIX=$(CURDIR)/$(VENV) $(BIN)/jupyter-lab $(LAB_SETTINGS) $(LAB)
 
 lint: $(STAMP) ## ruff, mypy, import-linter, clang-format, C warnings as errors
 	@$(BIN)/ruff check --quiet

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from nbformat import NotebookNode
 from pydantic import JsonValue
 
 from hakmem import machine, stats, store
@@ -24,17 +25,21 @@ from hakmem.verdict import COLOURS, ICONS, Verdict, Word, overall
 
 __all__ = [
     "CARD",
+    "FAILED",
     "Html",
     "banner",
     "beside",
+    "chip",
     "downloads",
     "findings",
     "findings_table",
+    "glance",
     "note",
     "plan",
     "prices",
     "provenance",
     "rerun",
+    "said",
     "statement",
     "table",
     "threats",
@@ -42,6 +47,7 @@ __all__ = [
 ]
 
 CARD = "application/vnd.hakmem.card+json"  # what an output tells the index of all reports: word and headline
+FAILED = "FAILED"  # stands where a verdict would, for a notebook that did not get there
 NESTED = ["argv", "gates", "effective_gates", "phases", "syscalls", "counters", "extra", "spoiled"]
 SIZE_LIMIT = 5_000_000  # bytes of a page
 PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so that the page stays small
@@ -65,8 +71,11 @@ def _esc(value: object) -> str:
     return html.escape(str(value))
 
 
-def _chip(word: Word) -> str:
-    return f'<span class="chip" style="background:{COLOURS[word]};color:#fff">{ICONS[word]} {word}</span>'
+def chip(word: str) -> str:
+    """Show a verdict's word with its colour and icon, or any other word as one that stops whoever reads it."""
+    colours, icons = ({str(known): look for known, look in looks.items()} for looks in (COLOURS, ICONS))
+    colour, icon = colours.get(word, COLOURS["NO-GO"]), icons.get(word, "!")
+    return f'<span class="chip" style="background:{colour};color:#fff">{icon} {_esc(word)}</span>'
 
 
 def _effect(verdict: Verdict) -> str:
@@ -76,6 +85,26 @@ def _effect(verdict: Verdict) -> str:
     if not e.high - e.low < 1000:  # two blocks that differ say nothing
         return f"{e.estimate:+.1f} % (interval unbounded)"
     return f"{e.estimate:+.1f} % ({e.low:+.1f} to {e.high:+.1f})"
+
+
+def said(notebook: NotebookNode) -> Mapping[str, str]:
+    """Return what an executed notebook says for its card: `word` and `headline`, empty where it judges nothing."""
+    bundles = (output["data"] for output in _outputs(notebook) if "data" in output)
+    return next((bundle[CARD] for bundle in bundles if CARD in bundle), {"word": "", "headline": ""})
+
+
+def glance(notebook: NotebookNode) -> str:
+    """Say the verdict, or what failed, in one line for the head of a page, with a link to where it is explained."""
+    found, target = said(notebook), "verdict"
+    for error in (output for output in _outputs(notebook) if output["output_type"] == "error"):
+        found, target = {"word": FAILED, "headline": f"{error['ename']}: {error['evalue']}"}, "failed"
+    if not found["word"]:
+        return ""
+    return f'<p class="glance"><a href="#{target}">{chip(found["word"])}</a> {_esc(found["headline"])}</p>'
+
+
+def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
+    return (output for cell in notebook.cells for output in cell.get("outputs", []))
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------
@@ -128,7 +157,7 @@ def _floor(verdict: Verdict) -> str:
 
 def _matrix(found: Sequence[Verdict]) -> str:
     workloads, arms = dict.fromkeys(v.workload for v in found), sorted({v.arm for v in found})
-    cells = {(v.arm, v.workload): f"{_chip(v.word)}<small>{_effect(v)}</small>" for v in found}
+    cells = {(v.arm, v.workload): f"{chip(v.word)}<small>{_effect(v)}</small>" for v in found}
     head = "".join(f'<th scope="col">{_esc(workload)}</th>' for workload in workloads)
     body = "".join(
         f'<tr><th scope="row">{_esc(arm)}</th>'

@@ -23,9 +23,8 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from hakmem import paths, progress
+from hakmem import page, paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
-from hakmem.page import SIZE_LIMIT
 from hakmem.reserve import ReserveSpec
 from hakmem.scorecard import ScoreSpec
 from hakmem.start_up import StartUpSpec
@@ -244,10 +243,11 @@ def html(executed: Path, output: Path) -> Path:
     ReportFailed
         The page would be larger than a page may be.
     """
-    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])  # type: ignore[no-untyped-call]
+    ours = {"extra_template_basedirs": [str(TEMPLATES)], "filters": {"glance": page.glance}}
+    exporter = HTMLExporter(template_name="page", **ours)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_filename(str(executed))
-    if len(body.encode()) > SIZE_LIMIT:
-        size = f"{len(body.encode()) / 1e6:.1f} MB; {SIZE_LIMIT / 1e6:g} MB are allowed"
+    if len(body.encode()) > page.SIZE_LIMIT:
+        size = f"{len(body.encode()) / 1e6:.1f} MB; {page.SIZE_LIMIT / 1e6:g} MB are allowed"
         raise ReportFailed(f"the page of {executed} would have {size}")
     output.write_text(body, encoding="utf-8")
     return output

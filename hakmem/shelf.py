@@ -13,15 +13,13 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from hakmem import paths, report
+from hakmem import page, paths, report
 from hakmem.errors import HakmemError
-from hakmem.page import CARD
-from hakmem.verdict import COLOURS, ICONS
+from hakmem.page import FAILED
 
 __all__ = ["Card", "card", "fill", "write"]
 
 PICTURE = re.compile(r"<picture>.*?</picture>", re.DOTALL)
-FAILED = "FAILED"
 
 
 @dataclass(frozen=True)
@@ -99,11 +97,9 @@ def card(source: Path, output: Path, failure: str | None = None) -> Card:
     """
     executed = output.with_suffix(".ipynb")
     notebook = nbformat.read(executed if executed.is_file() else source, as_version=4)  # type: ignore[no-untyped-call]
-    data = [out["data"] for cell in notebook.cells for out in cell.get("outputs", []) if "data" in out]
-    said = next((bundle[CARD] for bundle in data if CARD in bundle), {"word": "", "headline": ""})
-    if failure is not None:
-        said = {"word": FAILED, "headline": failure}
-    pictures = (PICTURE.search(bundle.get("text/html", "")) for bundle in data)
+    said = page.said(notebook) if failure is None else {"word": FAILED, "headline": failure}
+    outputs = (out for cell in notebook.cells for out in cell.get("outputs", []))
+    pictures = (PICTURE.search(out.get("data", {}).get("text/html", "")) for out in outputs)
     ended = notebook.metadata.get("papermill", {}).get("end_time")
     return Card(
         notebook=source.stem,
@@ -128,23 +124,12 @@ def write(cards: Iterable[Card], output: Path | None = None) -> Path:
 def _card_html(shown: Card) -> str:
     title = html.escape(shown.title)
     heading = f'<a href="{html.escape(shown.page)}">{title}</a>' if shown.page else title
-    chip = f'<span class="chip" style="background:{_colour(shown.word)};color:#fff">{_icon(shown.word)}</span>'
     picture = shown.thumbnail and f'<div class="thumbnail">{shown.thumbnail}</div>'
     made = f"<small>{html.escape(' · '.join(filter(None, (shown.notebook, shown.made))))}</small>"
     return (
-        f'<li class="card"><h2>{heading}</h2>{chip if shown.word else ""}'
+        f'<li class="card"><h2>{heading}</h2>{page.chip(shown.word) if shown.word else ""}'
         f"<p>{html.escape(shown.headline)}</p>{picture}{made}</li>\n"
     )
-
-
-def _colour(word: str) -> str:
-    known: dict[str, str] = {name: colour for name, colour in COLOURS.items()}
-    return known.get(word, COLOURS["NO-GO"])
-
-
-def _icon(word: str) -> str:
-    known: dict[str, str] = {name: icon for name, icon in ICONS.items()}
-    return html.escape(f"{known.get(word, '!')} {word}")
 
 
 PAGE = """<!DOCTYPE html>

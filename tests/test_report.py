@@ -288,7 +288,7 @@ def test_the_page_fits_and_reads_well(built: Path, browser: webdriver.Chrome, wi
 def test_the_index_of_all_reports_fits_and_reads_well(
     built: Path, browser: webdriver.Chrome, width: int, dark: bool
 ) -> None:
-    words = ("GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE", shelf.FAILED)
+    words = ("GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE", page.FAILED)
     cards = [dataclasses.replace(shelf.card(built, built), word=word, headline=EVIL) for word in words]
     index = shelf.write(cards, built.with_name("index.html"))
     resize(browser, width, dark=dark)
