@@ -95,7 +95,7 @@ def test_the_tour_ends_with_a_chart_and_a_verdict(study: str, tmp_path: Path) ->
     assert set(rows["workload"]) == {"mixed:ws=400", "trace:build/traces/tour-20000-1.trace"}
     word, sentences = rebase.judge(rebase.ratios(rows), "system", "Standard")
     assert word in text and sentences[0].split("(")[0] in html.unescape(text)
-    assert text.count("<figure") == 2 and "This step failed" not in text
+    assert text.count("<figure") == 3 and "This step failed" not in text
 
 
 def test_what_a_start_costs(study: str, tmp_path: Path) -> None:
