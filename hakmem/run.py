@@ -1,7 +1,7 @@
 """One trial: one fresh process, measured by itself, watched from outside, judged when it ends.
 
 The command runs without a shell, in its own session, with an environment made from scratch; it dies with the workbench
-(a parent-death signal) and its whole process group is killed when it ends, hangs or the workbench is interrupted.
+(a parent-death signal), and what it leaves running is killed when it ends, hangs or the workbench is interrupted.
 Memory figures are those the child reads of itself: what the kernel tells a parent about a child includes the parent.
 """
 
@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from hakmem import container
+from hakmem import container, orphans
 from hakmem.arms import Arm
 from hakmem.build import Build
 from hakmem.errors import MissingTool
@@ -30,12 +30,13 @@ from hakmem.workload import Workload
 
 STDOUT_KEPT = 1 << 18
 STDERR_KEPT = 4096
+PADDING = "TRIAL_PADDING"
 PADDING_LIMIT = 4096
 STOLEN_SHARE_LIMIT = 0.05
 SWITCHES_PER_S_LIMIT = 50.0
 MIN_SWITCHES = 20
 PROGRAM_TIMEOUT_S = 3600.0  # nobody knows how long a program of the user's takes
-LEAKS = ("HAKMEM_", "MALLOC_", "MIMALLOC_", "TCMALLOC_", "TBB_", "GLIBC_TUNABLES", "LD_PRELOAD", "TRIAL_PADDING")
+LEAKS = ("HAKMEM_", "MALLOC_", "MIMALLOC_", "TCMALLOC_", "TBB_", "GLIBC_TUNABLES", "LD_PRELOAD", PADDING)
 
 
 def _known(value: object) -> object:
@@ -104,7 +105,8 @@ class Exit(BaseModel):
     """How one process ended (seconds).
 
     `steal_s` was stolen from its core, or from the machine if not pinned; `busy` is how many other threads wanted to
-    run when it began; None where the kernel is silent.
+    run when it began; None where the kernel is silent. `left_behind` names the processes that it left running, which
+    were killed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -121,6 +123,7 @@ class Exit(BaseModel):
     steal_s: float | None
     busy: int | None
     cpu: int | None
+    left_behind: tuple[str, ...] = ()
 
 
 class Outcome(BaseModel):
@@ -157,7 +160,7 @@ def environment(
     made |= gates
     if preload is not None:
         made["LD_PRELOAD"] = str(preload)
-    made["TRIAL_PADDING"] = "x" * padding
+    made[PADDING] = "x" * padding
     return made
 
 
@@ -347,7 +350,8 @@ def execute(
     out, err = _Tail(STDOUT_KEPT), _Tail(STDERR_KEPT)
     busy, stolen = busy_threads(), steal_s(cpu)
     started, begin = datetime.now(UTC), time.monotonic()
-    with _pinned(cpu) as settle:
+    left_behind: tuple[str, ...] = ()
+    with orphans.adopted(PADDING) as family, _pinned(cpu) as settle:
         process = subprocess.Popen(
             (container.entering(group) if group else []) + _launcher(env) + list(argv),
             env={name: value for name, value in env.items() if name != "LD_PRELOAD"},
@@ -360,11 +364,14 @@ def execute(
         try:
             settle()
             in_time = _watch(process, {process.stdout: out, process.stderr: err}, begin + timeout_s, tick, tick_s)
+            if in_time:
+                left_behind = family.names(process.pid)
         finally:
             # The child is not yet reaped: its group id cannot have been given to anybody else.
             os.killpg(process.pid, signal.SIGKILL)
             _, code, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(code)
+            family.end(process.pid)
             for pipe, tail in ((process.stdout, out), (process.stderr, err)):
                 _drain(pipe, tail)
     stolen_after = steal_s(cpu)
@@ -383,6 +390,7 @@ def execute(
         steal_s=None if stolen is None or stolen_after is None else max(0.0, stolen_after - stolen),
         busy=busy,
         cpu=cpu,
+        left_behind=left_behind,
     )
 
 
@@ -408,6 +416,8 @@ def spoiled_reasons(done: Exit, line: DriverLine | None) -> tuple[str, ...]:
     if switches >= MIN_SWITCHES and switches > SWITCHES_PER_S_LIMIT * seconds:
         rate = switches / max(seconds, 1e-3)
         reasons.append(f"{rate:.0f} involuntary context switches a second (limit {SWITCHES_PER_S_LIMIT:.0f})")
+    if done.left_behind:
+        reasons.append(f"left {len(done.left_behind)} process(es) running, killed: {', '.join(done.left_behind)}")
     cores = len(os.sched_getaffinity(0))
     if done.busy is not None and done.busy >= 2 * cores:
         reasons.append(f"{done.busy} other threads wanted to run on {cores} core(s) when the trial began")

@@ -4,7 +4,6 @@ The samples are for the shape of the curve; peaks and phase ends are read by the
 a trial uses every core, since the sampler would take a share of one.
 """
 
-import contextlib
 import os
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hakmem.errors import LedgerError
+from hakmem.orphans import descendants
 
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 
@@ -41,7 +41,7 @@ class Sampler:
 
     def tick(self, pid: int) -> None:
         """Take one sample; a child that has just ended yields none."""
-        pages = sum(map(_resident_pages, _descendants(pid))) if self._family else _resident_pages(pid)
+        pages = sum(map(_resident_pages, descendants(pid))) if self._family else _resident_pages(pid)
         if pages:
             self.t_s.append(time.monotonic() - self._begin)
             self.rss_kb.append(pages * PAGE_KB)
@@ -74,18 +74,6 @@ def _resident_pages(pid: int) -> int:
     except OSError:
         return 0
     return int(fields[1]) if len(fields) > 1 else 0
-
-
-def _descendants(pid: int) -> list[int]:
-    """Return the children of a process, their children, and so on."""
-    found, ahead = [], [pid]
-    while ahead:
-        for task in Path(f"/proc/{ahead.pop()}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                children = [int(word) for word in task.read_text().split()]
-                found += children
-                ahead += children
-    return found
 
 
 def use(threads: int) -> bool:
