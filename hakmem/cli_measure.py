@@ -75,7 +75,7 @@ def run_trials(
         raise BadParameter("--seconds goes with a program; workloads have sizes of their own")
     size = workload.profile(profile)
     own = [workload.program(command, seconds)] if command else []
-    works = own or [workload.parse(text, size) for text in workloads or ["mixed:ws=400"]]
+    works = own or [workload.parse(name, size) for name in workload.names(workloads or ["mixed:ws=400"])]
     made = compile_native()
     found = [arms.make(allocators.find(name, made), settings) for name, settings in asked]
     rows = []

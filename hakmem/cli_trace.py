@@ -16,8 +16,6 @@ from hakmem.build import build as compile_native
 from hakmem.errors import BadParameter
 from hakmem.events import Told
 
-UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "k": 10**3, "M": 10**6, "G": 10**9}
-
 app = typer.Typer()
 traces = typer.Typer(no_args_is_help=True, help="Make, look at, draw and convert traces of allocations.")
 app.add_typer(traces, name="trace")
@@ -61,8 +59,8 @@ def make(
     as_json: console.Json = False,
 ) -> None:
     """Generate a trace; the same parameters give the same bytes everywhere."""
-    given: dict[str, Any] = {key: _number(value) for key, value in map(console.pair, parameters or [])}
-    options = {"distribution": distribution, "heap": heap and _number(heap), "source": source}
+    given: dict[str, Any] = {key: generate.quantity(value) for key, value in map(console.pair, parameters or [])}
+    options = {"distribution": distribution, "heap": heap and generate.quantity(heap), "source": source}
     given |= {key: value for key, value in options.items() if value is not None}
     of, notes = fitted.generator(name, given)
     target = output or Path(f"{name}.trace.zst")
@@ -149,14 +147,6 @@ def _bar(stage: str, unit: str) -> Iterator[Told]:
 def _summary(of: trace.Trace) -> dict[str, Any]:
     with _bar("look", " events") as told:
         return portrait.summary(of, events.shape(of.events, of.header.slots, told=told))
-
-
-def _number(text: str) -> str | int:
-    """Read ``64MiB``, ``20M`` and the like; all else is left to the generator's model."""
-    for unit, scale in UNITS.items():
-        if text.endswith(unit) and text.removesuffix(unit).strip().isdigit():
-            return int(text.removesuffix(unit)) * scale
-    return text
 
 
 def _show(told: dict[str, Any]) -> None:

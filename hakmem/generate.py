@@ -82,6 +82,8 @@ class Endless(Generator):
     def endless(self, fill: Fill, slots: int, threads: int = 1, start: int = 0) -> Stream:
         """Return the stream; the warm-up includes the events that set the scene."""
         asked = self.events // 10 if self.warm is None else self.warm
+        if start >= self.events:
+            raise BadTrace(f"events={self.events} is too few: the first {start} set the scene, and a replay times none")
         warm = min(max(asked, start), self.events)
         return Stream(fill, slots, self.events, threads, warm)
 
@@ -382,6 +384,17 @@ GENERATORS: dict[str, type[Generator]] = {
     "server": Server,
     "fragmenter": Fragmenter,
 }
+
+
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+def quantity(text: str) -> str | int:
+    """Read ``64MiB``, ``20M`` and the like; all else is left to the generator's model."""
+    for unit, scale in UNITS.items():
+        if text.endswith(unit) and text.removesuffix(unit).strip().isdigit():
+            return int(text.removesuffix(unit)) * scale
+    return text
 
 
 def checked(name: str, parameters: dict[str, Any], known: dict[str, type[Generator]] = GENERATORS) -> Generator:

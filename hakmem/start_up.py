@@ -12,12 +12,12 @@ from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
 from hakmem import stats
+from hakmem.drivers import Profile
 from hakmem.figure import Figure, Theme, log_axis, panel, write_names
 from hakmem.plots import Look, looks_of
 from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Parameters
 from hakmem.verdict import Word
-from hakmem.workload import Profile
 
 __all__ = ["StartUpSpec", "at_rest", "first_allocations", "judge", "published", "survivors", "table", "times"]
 

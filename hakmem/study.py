@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from hakmem import allocators, arms, gates, workload
 from hakmem.arms import DECOMMIT, LEAN, SHORT, TARGET
+from hakmem.drivers import Profile
 from hakmem.errors import BadParameter, did_you_mean
-from hakmem.workload import Profile
 
 PEERS = "peers"
 STUDY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"  # names a ledger
@@ -115,7 +115,7 @@ class CampaignSpec(Parameters):
     @field_validator("workloads")
     @classmethod
     def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_unique(workload.parse(text).text for text in given))
+        return tuple(workload.names(given))
 
     @field_validator("allocators")
     @classmethod
@@ -179,7 +179,7 @@ class GateSpec(Parameters):
     @field_validator("workloads")
     @classmethod
     def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_unique(workload.parse(text).text for text in given))
+        return tuple(workload.names(given))
 
     @model_validator(mode="after")
     def _something_differs(self) -> Self:
@@ -245,7 +245,7 @@ class RebaseSpec(Parameters):
     @field_validator("workloads")
     @classmethod
     def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_unique(workload.parse(text).text for text in given))
+        return tuple(workload.names(given))
 
     @field_validator("peer")
     @classmethod

@@ -83,3 +83,82 @@ def test_a_trace_that_is_not_there_or_damaged_is_refused_before_anything_runs(pa
     packed.write_bytes(packed.read_bytes()[:100])
     with pytest.raises(BadTrace, match="truncated|damaged"):
         workload.parse(f"trace:{packed}")
+
+
+# ---- traces made on the way ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where generated traces go: a folder of the test's own."""
+    monkeypatch.setattr(paths, "build", lambda: tmp_path / "build")
+    return tmp_path / "build" / "traces"
+
+
+def made_of(work: workload.Workload) -> trace.Header:
+    return trace.read_header(Path(work.args[0].removeprefix("--trace=")))
+
+
+def test_a_generator_is_a_workload(built: Path) -> None:
+    text = "gen:zipf,events=20k,live=500,touch=page"
+    work = workload.parse(text)
+    header = made_of(work)
+    assert (header.origin.generator, header.events, header.slots) == ("zipf", 20_000, 500)
+    assert work.text == text and work.driver == "replay" and "--touch=page" in work.args
+    [file] = built.iterdir()
+    before = file.stat().st_mtime_ns
+    assert workload.parse(text) == work and file.stat().st_mtime_ns == before  # made once
+    assert workload.parse("gen:zipf,events=20k,live=501").args != work.args
+
+
+def test_the_profile_sizes_a_generated_trace(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "GENERATED", {"smoke": 10_000, "quick": 20_000, "full": 30_000})
+    assert workload.names(["gen:server,threads=2"]) == ["gen:server,threads=2"] and not built.exists()
+    assert [made_of(workload.parse("gen:server", size)).events for size in ("smoke", "full")] == [10_000, 30_000]
+
+
+def test_a_pattern_stands_for_all_fleets_and_traces(packed: Path, built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(packed.parent)
+    for number, row in enumerate(("16, 100, 50", "100, 30, 500")):
+        (packed.parent / f"program{number}.csv").write_text(row + "\n")
+    found = workload.names(["fleet:*.csv,heap=64KiB,events=9k", "battle", "trace:s*.zst,touch=full", "battle:"])
+    folder = packed.parent
+    fleets = [f"fleet:{folder}/program{number}.csv,heap=64KiB,events=9k" for number in (0, 1)]
+    assert found == [*fleets, "battle", f"trace:{packed},touch=full"]
+    assert not built.exists() or all("fleet" not in file.name for file in built.iterdir())
+    header = made_of(workload.parse(fleets[1]))
+    assert header.origin.notes["distribution"] == "program1.csv" and header.events == 9000
+    before = workload.parse(fleets[1])
+    (folder / "program1.csv").write_text("100, 30, 400\n")
+    assert workload.parse(fleets[1]).args != before.args  # another content, another trace
+
+
+def test_a_trial_of_a_fleet(packed: Path, built: Path) -> None:
+    (packed.parent / "a.csv").write_text("16, 100, 50\n100, 30, 500\n")
+    made = compile_native()
+    work = workload.parse(f"fleet:{packed.parent}/a.csv,heap=64KiB,events=30000,latency=1", "smoke")
+    outcome = run.trial(made, arms.make(allocators.find("hakmem", made), {}), work)
+    assert outcome.status == "ok" and outcome.line is not None and outcome.line.extra["alloc_p50_ns"] > 0
+    assert outcome.line.ops == made_of(work).events - made_of(work).warm
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("gen", "names no generator: gen:NAME"),
+        ("fleet:", "names no file: fleet:FILE"),
+        ("gen:zip", r"unknown generator 'zip' \(did you mean zipf\?\)"),
+        ("gen:zipf,wss=1", "unknown parameter 'wss'"),
+        ("gen:zipf,live", "'live' is no name=value"),
+        ("gen:zipf,live=1,live=2", "gives live twice"),
+        ("gen:zipf,live=1000,events=1000", "events=1000 is too few: the first 1000 set the scene"),
+        ("gen:zipf,touch=all", "touch: Input should be"),
+        ("fleet:nothing.csv", "cannot read the distribution .*nothing.csv"),
+        ("fleet:nothing*.csv", "no file is called nothing"),
+        ("trace:nothing*", "no file is called nothing"),
+    ],
+)
+def test_a_generated_workload_that_is_wrong_is_refused_in_words(built: Path, given: str, said: str) -> None:
+    with pytest.raises((BadParameter, BadTrace), match=said):
+        workload.parse(workload.names([given])[0])
+    assert not built.exists()

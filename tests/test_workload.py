@@ -6,11 +6,11 @@ from typing import get_args
 import annotated_types
 import pytest
 
-from hakmem import workload
 from hakmem.build import Build
 from hakmem.build import build as compile_native
+from hakmem.drivers import KINDS, TRIAL_S, Profile
 from hakmem.errors import BadParameter
-from hakmem.workload import KINDS, Profile, parse
+from hakmem.workload import parse
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_profiles_size_only_what_was_left_unsaid() -> None:
 
 def test_expected_time_grows_with_the_work_asked_for() -> None:
     usual = parse("mixed:ws=400", "quick").expected_s
-    assert usual == pytest.approx(workload.TRIAL_S["quick"])
+    assert usual == pytest.approx(TRIAL_S["quick"])
     assert parse("mixed:ws=400,cycles=600000000", "quick").expected_s > 8 * usual
     assert parse("soak:seconds=300").expected_s == 300
 
