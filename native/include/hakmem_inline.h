@@ -66,7 +66,7 @@ extern HAK_HIDDEN uintptr_t hak_secret;
 HAK_HIDDEN void *hak_malloc_slow(size_t cls);                  /* the hot list is empty, or damaged */
 HAK_HIDDEN void *hak_malloc_large(size_t size);                /* above HAK_SMALL_MAX */
 HAK_HIDDEN void hak_free_slow(hak_block *p, size_t cls);       /* p is not on a list yet; cls 0: large, foreign, checked */
-HAK_HIDDEN void hak_overflow(size_t cls);                      /* room fell below 0 */
+HAK_HIDDEN void hak_overflow(hak_block *p, size_t cls);        /* room fell below 0 with p, or with the one before */
 #ifdef HAK_BUILD_OBSERVE
 HAK_HIDDEN void hak_count_fast(int is_free);
 #else
@@ -87,13 +87,15 @@ static inline void *hak_alloc_class(size_t c) {
     HAK_OPAQUE(c);
     hak_block *p = hak_tls.head[c];
 #if HAK_CHECKS
-    hak_block *next = p->next;
-    if (HAK_UNLIKELY(((uintptr_t)next ^ p->mac) != hak_secret)) return hak_malloc_slow(c);
+    hak_block *next = (hak_block *)(p->mac ^ hak_secret);
+    if (HAK_UNLIKELY(next != p->next)) return hak_malloc_slow(c);
     if (HAK_UNLIKELY(p == hak_tls.pending[c])) return hak_malloc_slow(c); /* freed twice, and about to be handed out between */
     p->mac = 0;
+    HAK_OPAQUE(c);
     hak_tls.head[c] = next;
 #else
     if (HAK_UNLIKELY(p == NULL)) return hak_malloc_slow(c);
+    HAK_OPAQUE(c);
     hak_tls.head[c] = p->next;
 #endif
     hak_tls.room[c]++;
@@ -106,7 +108,8 @@ static inline void *hakmem_malloc(size_t size) {
     return hak_alloc_class(hak_size_class[(size + 15) >> 4]);
 }
 
-/* FAST: the block freed before goes on the hot list, this one becomes pending. SLOW: class 0, a second free, a full list. */
+/* FAST: the block freed before goes on the hot list, this one becomes pending. SLOW: class 0, a second free, a full list.
+ * Class 0 needs no test: nobody clears its pending poison; without checks its list has no room, ever. */
 static inline void hakmem_free(void *v) {
     hak_block *p = (hak_block *)v;
     size_t u = ((uintptr_t)p - hak_arena_base) >> HAK_UNIT_SHIFT;
@@ -128,16 +131,14 @@ static inline void hakmem_free(void *v) {
     HAK_OPAQUE(c);
     hak_tls.head[c] = q;
 #else
-    if (HAK_UNLIKELY(c == 0)) {
-        hak_free_slow(p, 0);
-        return;
-    }
+    HAK_OPAQUE(c);
     p->next = hak_tls.head[c];
+    HAK_OPAQUE(c);
     hak_tls.head[c] = p;
 #endif
     hak_count_fast(1);
     HAK_OPAQUE(c);
-    if (HAK_UNLIKELY(--hak_tls.room[c] < 0)) hak_overflow(c);
+    if (HAK_UNLIKELY(--hak_tls.room[c] < 0)) hak_overflow(p, c);
 }
 
 #ifdef HAKMEM_INLINE_REPLACE

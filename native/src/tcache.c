@@ -220,14 +220,19 @@ NOINLINE void *tcache_malloc_slow(size_t cls) {
     return pop(cls);
 }
 
-NOINLINE void hak_overflow(size_t cls) {
+NOINLINE void hak_overflow(block *p, size_t cls) {
+    if (!HAK_CHECKS && cls == 0) {
+        hak_tls.head[0] = LIST_END;
+        hak_tls.room[0] = 0;
+        hak_free_slow(p, 0);
+        return;
+    }
     heap *h = hak_tls.heap;
     if (!h) { /* a thread's first free, in builds where nothing is pending: one block is on the list */
-        block *only = hak_tls.head[cls];
         hak_tls.head[cls] = LIST_END;
         hak_tls.room[cls] = 0;
-        if (join()) push(only, cls);
-        else slab_flush(NULL, cls, (chain){only, 1});
+        if (join()) push(p, cls);
+        else slab_flush(NULL, cls, (chain){p, 1});
         return;
     }
     STAT(overflow);
@@ -280,7 +285,7 @@ NOINLINE void hak_free_slow(block *p, size_t cls) {
 #else
     push(p, cls);
 #endif
-    if (hak_tls.room[cls] < 0) hak_overflow(cls);
+    if (hak_tls.room[cls] < 0) hak_overflow(p, cls);
 }
 
 bool tcache_holds(const void *p, unsigned cls) {
