@@ -5,7 +5,8 @@
  * -DHAK_BUILD_OBSERVE for libhakmem_observe.a; a mismatch does not link. With -DHAKMEM_INLINE_REPLACE the names malloc and free
  * in the including file become these.
  *
- *   hak_block   a block while it is free in a thread cache: { next, mac }, mac = secret ^ next
+ *   hak_block   a block while it is free in a thread cache: { next, mac }, mac = secret ^ next on a list; while pending
+ *               mac = secret, and next is whatever the program left there
  *   hak_tls     per thread, in static TLS; per class the room left on the hot list, its head, and the block freed last
  *
  * Invariants: see native/src/slab.h (blocks) and native/src/tcache.h (lists).
@@ -82,14 +83,15 @@ static inline void hak_block_link(hak_block *b, hak_block *next) {
 
 static inline int hak_block_looks_free(const hak_block *b) { return ((uintptr_t)b->next ^ b->mac) == hak_secret; }
 
-/* FAST: pop the hot list of a class. SLOW: it is empty, damaged, or its first block was freed twice. */
+/* FAST: pop the hot list of a class. SLOW: it is empty, damaged, or its first block was freed again. */
 static inline void *hak_alloc_class(size_t c) {
     HAK_OPAQUE(c);
     hak_block *p = hak_tls.head[c];
+    HAK_OPAQUE(p); /* or gcc keeps the result in another register than the one it returns */
 #if HAK_CHECKS
     hak_block *next = (hak_block *)(p->mac ^ hak_secret);
     if (HAK_UNLIKELY(next != p->next)) return hak_malloc_slow(c);
-    if (HAK_UNLIKELY(p == hak_tls.pending[c])) return hak_malloc_slow(c); /* freed twice, and about to be handed out between */
+    HAK_OPAQUE(c);
     p->mac = 0;
     HAK_OPAQUE(c);
     hak_tls.head[c] = next;
@@ -108,8 +110,8 @@ static inline void *hakmem_malloc(size_t size) {
     return hak_alloc_class(hak_size_class[(size + 15) >> 4]);
 }
 
-/* FAST: the block freed before goes on the hot list, this one becomes pending. SLOW: class 0, a second free, a full list.
- * Class 0 needs no test: nobody clears its pending poison; without checks its list has no room, ever. */
+/* FAST: the block freed before goes on the hot list, this one becomes pending. SLOW: class 0, a second free, a full list,
+ * or the block freed before was handed out or written to since. Class 0 needs no test: nobody clears its pending poison; without checks its list has no room, ever. */
 static inline void hakmem_free(void *v) {
     hak_block *p = (hak_block *)v;
     size_t u = ((uintptr_t)p - hak_arena_base) >> HAK_UNIT_SHIFT;
@@ -120,13 +122,13 @@ static inline void hakmem_free(void *v) {
     size_t c = __atomic_load_n(&hak_unit_class[u], __ATOMIC_RELAXED);
 #if HAK_CHECKS
     hak_block *q = hak_tls.pending[c];
-    if (HAK_UNLIKELY(p == q) || HAK_UNLIKELY(hak_block_looks_free(q))) {
+    if (HAK_UNLIKELY(p == q) || HAK_UNLIKELY(q->mac != hak_secret)) {
         hak_free_slow(p, c);
         return;
     }
     HAK_OPAQUE(c);
     hak_tls.pending[c] = p;
-    __builtin_prefetch(p, 1);
+    p->mac = hak_secret; /* a store only: p may be cold. Were p on a list, its link would no longer agree */
     hak_block_link(q, hak_tls.head[c]);
     HAK_OPAQUE(c);
     hak_tls.head[c] = q;

@@ -266,7 +266,7 @@ static unsigned gather(chain *c, unsigned cls, group *g) {
     unsigned groups = 0;
     while (c->count) {
         block *b = c->head;
-        if (HAK_CHECKS && !hak_block_looks_free(b)) hak_fatal("corrupted free list", b, hak_class[cls].size);
+        if (HAK_CHECKS && !hak_block_looks_free(b)) slab_bad_link(b, cls);
         unsigned i, j;
         unit *s = locate(b, cls, &i);
         for (j = groups; j-- > 0;)
@@ -330,7 +330,7 @@ void slab_flush(slab_heap *h, unsigned cls, chain c) {
 static void check_chain(unsigned cls, chain c) {
     const block *b = c.head;
     for (unsigned i, left = c.count; left; left--, b = b->next) {
-        if (!hak_block_looks_free(b)) hak_fatal("corrupted free list", b, hak_class[cls].size);
+        if (!hak_block_looks_free(b)) slab_bad_link(b, cls);
         unit *s = locate(b, cls, &i);
         if (is_free_bit(s, i)) hak_fatal("double free", b, hak_class[cls].size);
     }
@@ -385,6 +385,12 @@ void slab_abandon(slab_heap *h) {
 }
 
 /* ---- misuse, looked at slowly ---- */
+
+_Noreturn COLD void slab_bad_link(const block *b, unsigned cls) {
+    size_t size = hak_class[cls].size;
+    if (b == LIST_END) hak_fatal("double free (which block is not known: two lists share their end)", NULL, size);
+    hak_fatal(b->mac == hak_secret ? "double free" : "corrupted free list", b, size);
+}
 
 _Noreturn COLD void slab_bad_free(const void *p) {
     size_t u = unit_of(p);

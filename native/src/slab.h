@@ -1,7 +1,8 @@
 /* slab: 64 KiB slabs of equal blocks; what is free in them; what moves between them and thread caches.
  *
- *   block   while free in a thread cache: { next, mac }, mac = secret ^ next, so a second free and a damaged list show. What a
- *           program copies about can look the same: a look-alike is a second free only if slab_is_free() agrees.
+ *   block   while free in a thread cache: { next, mac }, mac = secret ^ next, so a second free and a damaged list show. From its free
+ *           until it is put on a list mac = secret, the mark. What a program copies about can look the same: a look-alike is
+ *           a second free only if slab_is_free() agrees.
  *   chain   blocks linked by `next`, ended by LIST_END.
  *   depot   per class, up to DEPOT_CHAINS full chains that threads hand each other in O(1).
  *
@@ -64,6 +65,7 @@ void slab_check_live(const void *p, const char *what);
 bool slab_is_free(const block *b, unsigned cls);
 /* A pointer into hakmem's arena that is not a live block: says what it is and ends the program. */
 _Noreturn void slab_bad_free(const void *p);
+_Noreturn void slab_bad_link(const block *b, unsigned cls); /* on a list, yet not linked; one that bears the mark was freed again */
 
 /* Lean: give back every free page. */
 void slab_purge(void);

@@ -20,7 +20,7 @@ typedef struct heap {
 } heap;
 
 #if HAK_CHECKS
-block hak_poison;
+block hak_poison = {NULL, 1}; /* like the sentinel: 1 is neither the secret nor 0 */
 _Thread_local tcache hak_tls = {.head = {[0 ... CLASSES] = &hak_sentinel}, .pending = {[0 ... CLASSES] = &hak_poison}};
 #else
 _Thread_local tcache hak_tls;
@@ -117,7 +117,7 @@ static void push_pending(unsigned c) {
 #if HAK_CHECKS
     block *q = hak_tls.pending[c];
     if (q == &hak_poison) return;
-    check_not_listed(q, c);
+    if (q->mac != hak_secret) hak_fatal("double free, or written to after it was freed", q, hak_class[c].size);
     hak_tls.pending[c] = &hak_poison;
     push(q, c);
 #else
@@ -153,9 +153,6 @@ static void leave(void *arg) {
 }
 
 bool tcache_init(void) {
-#if HAK_CHECKS
-    hak_block_link(&hak_poison, NULL);
-#endif
     exit_key_made = pthread_key_create(&exit_key, leave) == 0;
     return true;
 }
@@ -193,7 +190,7 @@ static bool fetch(heap *h, unsigned cls, chain *out) {
 static void *pop(unsigned c) {
     block *p = hak_tls.head[c];
 #if HAK_CHECKS
-    if (!hak_block_looks_free(p)) hak_fatal("corrupted free list", p, hak_class[c].size);
+    if (!hak_block_looks_free(p)) slab_bad_link(p, c);
     p->mac = 0;
 #endif
     hak_tls.head[c] = p->next;
@@ -203,7 +200,7 @@ static void *pop(unsigned c) {
 
 NOINLINE void *tcache_malloc_slow(size_t cls) {
     block *first = hak_tls.head[cls];
-    if (first != LIST_END) { /* only a damaged list comes here, or one whose first block was freed twice */
+    if (first != LIST_END) { /* only a damaged list comes here, or one whose first block was freed again */
         if (tcache_holds(first, (unsigned)cls)) hak_fatal("double free", first, hak_class[cls].size);
         return pop((unsigned)cls);
     }
@@ -281,6 +278,7 @@ NOINLINE void hak_free_slow(block *p, size_t cls) {
 #if HAK_CHECKS
     check_not_listed(p, cls);
     push_pending(cls);
+    p->mac = hak_secret;
     hak_tls.pending[cls] = p;
 #else
     push(p, cls);

@@ -6,9 +6,10 @@
  *
  * Invariants (c: a class):
  *   room[c] = cap[c] - blocks on the hot list; below 0 the list moves behind, into the depot or back to its slabs
- *   every block on a list is linked (hak_block_looks_free); `pending` is not yet
- *   pending[c] == &hak_poison while nothing is pending: the poison looks free, so the first free of a class goes the slow way;
- *   class 0 (large, foreign, checked) never leaves that state, which makes the slow way need no branch of its own
+ *   every block on a list is linked (hak_block_looks_free); `pending` bears the mark (mac = secret) instead, which breaks its link if
+ *   it was on a list already: a pop or a flush then stops the program before anybody is given the block a second time
+ *   pending[c] == &hak_poison while nothing is pending: the poison has no mark, so the first free of a class goes the slow way; class 0
+ *   (large, foreign, checked) never leaves that state, which makes the slow way need no branch of its own
  *
  * With HAK_CHECKS 0 lists end with NULL, nothing is pending and nothing is checked.
  */
