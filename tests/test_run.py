@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hakmem import allocators, arms, run, workload
+from hakmem import allocators, arms, run, store, workload
 from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.errors import MissingTool
@@ -175,6 +175,26 @@ def test_a_timeout_says_so() -> None:
     outcome = measure(["/bin/sleep", "300"], run.environment({}), timeout_s=0.3)
     assert outcome.status == "timeout"
     assert "0.3 s" in outcome.complaint
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "told"),
+    [
+        ("sleep 300", "timeout", "no end after 0.5 s"),
+        ("echo ouch >&2; kill -ABRT $$", "killed", "ouch"),
+        ("echo ouch >&2; exit 7", "failed", "ouch"),
+        ("head -c 100000 /dev/urandom", "garbage", "no JSON"),
+        ("setsid sleep 300 & echo '{}'", "garbage", "hakmem_bench"),
+    ],
+)
+def test_whatever_a_child_does_is_a_row_with_a_status(native: Build, script: str, status: str, told: str) -> None:
+    outcome = measure([SH, "-c", script], run.environment({}), timeout_s=0.5)
+    arm = arms.make(allocators.find("system", native), {})
+    where = {"study": "s", "trial_key": "k", "provenance": "p", "host": "h", "block": 0, "position": 0, "order": 0}
+    row = store.row(outcome, arm, SMALL, native, **where)
+    assert row.status == status and told in row.stderr_tail and row.ops is None and row.peak_rss_kb is None
+    assert any("running, killed" in reason for reason in row.spoiled) == ("setsid" in script)
+    assert store.Trial.model_validate_json(row.model_dump_json()) == row
 
 
 def test_a_real_trial_of_the_system_allocator(native: Build) -> None:
