@@ -78,6 +78,14 @@ class Mixed(Seeded):
         return {"cycles": super().sizes(profile)["cycles"] // slower}
 
 
+class Tax(Mixed):
+    """A live set held still: where its process's memory is."""
+
+    driver = "tax"
+    summary = "mixed with blocks written whole; at its end, the memory of the process part by part"
+    smoke, quick, full = {"cycles": 800_000}, {"cycles": 4_000_000}, {"cycles": 20_000_000}
+
+
 class Ramp(Seeded):
     """A peak, and what stays of it; churn is counted in operations, 100 a millisecond: all arms do the same."""
 
@@ -304,4 +312,5 @@ KINDS: dict[str, type[Options]] = {
     "idle": Idle,
     "container": Container,
     "start_up": StartUp,
+    "tax": Tax,
 }

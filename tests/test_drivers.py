@@ -37,7 +37,9 @@ TINY: dict[str, list[str]] = {
     "target": ["5000", "--live-mb=1"],
     "idle": ["--burst-mb=4", "--idle-ms=20", "--tick-ms=5"],
     "start_up": ["--rounds=2", "--processes=3"],
+    "tax": ["20000", "2000"],
 }
+DESCRIBED = {"residency", "pages"}  # of what a driver adds, lists rather than figures
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -89,7 +91,7 @@ def test_output_is_what_the_contract_says(driver: str, allocator: str) -> None:
     check_phases(said)
     assert set(said["timed"]) == {"user_s", "sys_s", "minflt", "majflt", "nvcsw", "nivcsw"}
     assert all(value >= 0 for value in said["timed"].values())
-    assert all(isinstance(value, int | float) for value in said["extra"].values())
+    assert all(isinstance(value, int | float) for name, value in said["extra"].items() if name not in DESCRIBED)
     check_allocator(said["allocator"], allocator)
 
 
@@ -402,3 +404,24 @@ def test_out_of_memory_is_a_message_and_status_1() -> None:
     done = subprocess.run(limited, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "bench_battle: the allocator returned NULL: out of memory\n"
+
+
+@pytest.mark.parametrize("lean", ["0", "1"])
+def test_the_parts_of_a_process_are_its_memory(lean: str) -> None:
+    """What hakmem counts room by room is what the kernel sees, but for a hundredth and a few pages."""
+    gates = {"HAKMEM_SS_MEM_LEAN": lean, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "DONTNEED"}
+    said = result(program("tax", "hakmem"), "300000", "40000", **gates)
+    extra, found = said["extra"], said["extra"]["residency"]
+    mappings = sum(extra[f"{name}_kb"] for name in ("program", "libraries", "allocator", "stack", "heap", "anonymous"))
+    assert mappings == pytest.approx(said["phases"][-1]["rss_kb"], abs=64)
+    assert sum(pages for _, pages in extra["pages"]) * 4 == pytest.approx(
+        extra["anonymous_kb"] + extra["heap_kb"], abs=64
+    )
+    rooms = sum(each["bytes_resident"] for each in found["classes"]) + sum(
+        found[room]["resident"] for room in ("warm_pool", "free_slabs", "large", "direct")
+    )
+    metadata = sum(each["resident"] for each in found["metadata"].values())
+    own = (rooms + metadata + found["superslabs"]["kept_resident"]) / 1024
+    assert own == pytest.approx(extra["anonymous_kb"], rel=0.01, abs=32)
+    live = sum(each["bytes_live"] for each in found["classes"]) + found["large"]["bytes"]
+    assert extra["live_kb"] <= live / 1024 <= 1.05 * extra["live_kb"]  # 16..1039 bytes, rounded up to their classes

@@ -37,7 +37,7 @@ static bench_memory start_memory;
 static phase_mark phases[MAX_PHASES];
 static int phase_count;
 static struct {
-    const char *name;
+    const char *name, *json; /* json: instead of the value */
     double value;
 } extras[MAX_EXTRAS];
 static int extra_count;
@@ -195,6 +195,11 @@ void bench_extra(const char *name, double value) {
     extras[extra_count++].value = value;
 }
 
+void bench_extra_json(const char *name, const char *json) {
+    bench_extra(name, 0);
+    extras[extra_count - 1].json = json;
+}
+
 static void put_string(const char *text) {
     putchar('"');
     for (; *text; text++) {
@@ -295,7 +300,11 @@ static void put_json(uint64_t ops, double ops_per_s, int64_t peak_kb) {
     printf(",\"timed\":{\"user_s\":%.6f,\"sys_s\":%.6f,\"minflt\":%" PRId64 ",\"majflt\":%" PRId64 ",\"nvcsw\":%" PRId64
            ",\"nivcsw\":%" PRId64 "},\"extra\":{",
            timed.user_s, timed.sys_s, timed.minflt, timed.majflt, timed.nvcsw, timed.nivcsw);
-    for (int i = 0; i < extra_count; i++) printf("%s\"%s\":%.15g", i ? "," : "", extras[i].name, extras[i].value);
+    for (int i = 0; i < extra_count; i++) {
+        printf("%s\"%s\":", i ? "," : "", extras[i].name);
+        if (extras[i].json) printf("%s", extras[i].json);
+        else printf("%.15g", extras[i].value);
+    }
     printf("},");
     put_allocator();
     printf("}\n");

@@ -47,6 +47,7 @@ void bench_timed_end(void);
 void bench_timed_exclude(double seconds); /* what a driver spent on itself inside the timed region: not of its seconds */
 void bench_phase(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void bench_extra(const char *name, double value);
+void bench_extra_json(const char *name, const char *json); /* the text stays until the report */
 int bench_report(uint64_t ops, uint64_t iter, uint64_t ws); /* returns main's exit status */
 
 double bench_now(void); /* seconds of the monotonic clock */

@@ -33,8 +33,8 @@ void hakmem_stats_get(hakmem_stats *out);
 size_t hakmem_stats_json(char *buf, size_t size);
 
 /* Where memory is, in bytes: {"classes":[{"size":..,"slabs":..,"blocks_live":..,"bytes_live":..,"bytes_resident":..,"bytes_cached":..},..],
- * "metadata":{..},"warm_pool":{..},"large":{..},"direct":{..},"superslabs":{..}}. Returns the length, like snprintf; walks every
- * slab, so not for a timed region. 0 in the FAST build. */
+ * "metadata":{..},"warm_pool":{..},"large":{..},"direct":{..},"superslabs":{..},"map":[..]} (docs/design.md). Returns the length, like snprintf;
+ * walks every slab, so not for a timed region. 0 in the FAST build. */
 size_t hakmem_residency_json(char *buf, size_t size);
 
 /* Give back every page that can go, whatever the gates say of when (but not of how); returns the bytes given back. */

@@ -84,8 +84,8 @@ static size_t classes_json(const census *t, char *buf, size_t size) {
         const class_count *k = &t->cls[c];
         size_t bytes = hak_class[c].size, live = k->out > k->cached ? k->out - k->cached : 0;
         if (!k->slabs && !k->out) continue;
-        PUT("%s{\"size\":%zu,\"octave\":%u,\"slabs\":%zu,\"blocks_out\":%zu,\"blocks_free\":%zu,\"bytes_resident\":%zu",
-            n ? "," : "", bytes, hak_class[c].octave, k->slabs, k->out, k->freed, k->resident);
+        PUT("%s{\"class\":%u,\"size\":%zu,\"octave\":%u,\"slabs\":%zu,\"blocks_out\":%zu,\"blocks_free\":%zu,\"bytes_resident\":%zu",
+            n ? "," : "", c, bytes, hak_class[c].octave, k->slabs, k->out, k->freed, k->resident);
         if (t->cached_known)
             PUT(",\"blocks_cached\":%zu,\"blocks_live\":%zu,\"bytes_cached\":%zu,\"bytes_live\":%zu", k->cached, live,
                 k->cached * bytes, live * bytes);
@@ -112,26 +112,7 @@ static size_t metadata_json(char *buf, size_t size) {
     return n;
 }
 
-size_t census_json(char *buf, size_t size) {
-    census t;
-    size_t n = 0;
-    take(&t);
-#define REST n < size ? buf + n : NULL, n < size ? size - n : 0
-    PUT("{\"page\":%zu,\"superslab\":%zu,\"classes\":[", (size_t)1 << hak_page_shift, ss_bytes());
-    n += classes_json(&t, REST);
-    PUT("],\"metadata\":{");
-    n += metadata_json(REST);
-    PUT("},\"warm_pool\":{\"slabs\":%zu,\"resident\":%zu},\"free_slabs\":{\"slabs\":%zu,\"resident\":%zu}", t.warm_slabs,
-        t.warm_resident, t.free_units, t.free_resident);
-    PUT(",\"large\":{\"blocks\":%zu,\"bytes\":%zu,\"resident\":%zu}", t.runs, t.run_bytes, t.run_resident);
-    PUT(",\"direct\":{\"blocks\":%zu,\"superslabs\":%zu,\"bytes\":%zu,\"resident\":%zu}", t.spans, t.span_superslabs, t.span_bytes,
-        t.span_resident);
-    PUT(",\"superslabs\":{\"in_use\":%zu,\"kept\":%zu,\"kept_resident\":%zu,\"decommitted\":%zu}}", t.in_use, t.kept,
-        t.kept_resident, t.clean);
-    return n;
-}
-
-size_t census_map_json(char *buf, size_t size) {
+static size_t map_json(char *buf, size_t size) {
     size_t n = 0;
     PUT("[");
     slab_lock_all();
@@ -152,10 +133,33 @@ size_t census_map_json(char *buf, size_t size) {
     return n;
 }
 
+size_t census_json(char *buf, size_t size) {
+    census t;
+    size_t n = 0;
+    take(&t);
+#define REST n < size ? buf + n : NULL, n < size ? size - n : 0
+    PUT("{\"page\":%zu,\"superslab\":%zu,\"arena\":%llu,\"classes\":[", (size_t)1 << hak_page_shift, ss_bytes(),
+        (unsigned long long)hak_arena_base);
+    n += classes_json(&t, REST);
+    PUT("],\"metadata\":{");
+    n += metadata_json(REST);
+    PUT("},\"warm_pool\":{\"slabs\":%zu,\"resident\":%zu},\"free_slabs\":{\"slabs\":%zu,\"resident\":%zu}", t.warm_slabs,
+        t.warm_resident, t.free_units, t.free_resident);
+    PUT(",\"large\":{\"blocks\":%zu,\"bytes\":%zu,\"resident\":%zu}", t.runs, t.run_bytes, t.run_resident);
+    PUT(",\"direct\":{\"blocks\":%zu,\"superslabs\":%zu,\"bytes\":%zu,\"resident\":%zu}", t.spans, t.span_superslabs, t.span_bytes,
+        t.span_resident);
+    PUT(",\"superslabs\":{\"in_use\":%zu,\"kept\":%zu,\"kept_resident\":%zu,\"decommitted\":%zu},\"map\":", t.in_use, t.kept,
+        t.kept_resident, t.clean);
+    n += map_json(REST);
+    PUT("}");
+    return n;
+}
+
 /* What a reader needs to know of this process and this build; it looks at offsets, never at a layout of its own. */
 static void describe(char *buf, size_t size) {
     static const char *const kinds[OCT_KINDS] = {HAK_OCT_KINDS};
     const tcache_layout t = tcache_where();
+    const slab_layout d = slab_where();
     size_t n = 0;
     PUT("{\"hakmem_live\":1,\"version\":\"" HAK_VERSION "\",\"build\":\"" HAK_BUILD_NAME
         "\",\"pid\":%ld,\"start\":%llu,\"page\":%zu,",
@@ -177,7 +181,9 @@ static void describe(char *buf, size_t size) {
     PUT("\"caches\":{\"made\":%llu,\"poison\":%llu,\"next\":%zu,\"tls\":%zu,\"cap\":%zu,\"spare\":%zu,\"spare_step\":%zu,",
         (unsigned long long)(uintptr_t)t.made, (unsigned long long)(uintptr_t)t.poison, t.next, t.tls, t.cap, t.spare,
         t.spare_step);
-    PUT("\"room\":%zu,\"heap\":%zu,\"pending\":%zu}}\n", t.room, t.heap, t.pending);
+    PUT("\"room\":%zu,\"heap\":%zu,\"pending\":%zu},", t.room, t.heap, t.pending);
+    PUT("\"depot\":{\"counts\":%llu,\"chains\":%llu,\"step\":%zu,\"chain_step\":%zu}}\n", (unsigned long long)(uintptr_t)d.counts,
+        (unsigned long long)(uintptr_t)d.chains, d.step, d.chain_step);
     _Static_assert(sizeof(((live_page *)0)->text) >= 8192 + GATE_TEXT_MAX * 2, "the longest paths leave room for the rest");
 }
 
@@ -200,10 +206,6 @@ void census_forked(void) {
 
 #else
 size_t census_json(char *buf, size_t size) {
-    (void)buf, (void)size;
-    return 0;
-}
-size_t census_map_json(char *buf, size_t size) {
     (void)buf, (void)size;
     return 0;
 }

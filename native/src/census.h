@@ -9,9 +9,8 @@
 
 #include "base.h"
 
-/* {"classes":[..],"metadata":{..},...}; returns the bytes needed. */
+/* {"classes":[..],"metadata":{..},..,"map":[[index,word,..],..]}; returns the bytes needed. */
 size_t census_json(char *buf, size_t size);
-size_t census_map_json(char *buf, size_t size); /* [[index,word,..],..] */
 
 bool census_show(const char *folder); /* starts the live page; false: it cannot be */
 void census_forked(void);             /* in the child, all locks held */

@@ -78,8 +78,6 @@ static size_t whole_json(char *buf, size_t size) {
     n += (size_t)snprintf(REST, ",\"pid\":%ld,\"start\":%llu,\"peak_rss_kb\":%zu,\"residency\":", (long)getpid(),
                           (unsigned long long)live_start_ticks(), os_peak_kb());
     n += census_json(REST);
-    n += (size_t)snprintf(REST, ",\"map\":");
-    n += census_map_json(REST);
     n += (size_t)snprintf(REST, "}\n");
 #undef REST
     return n;

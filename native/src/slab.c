@@ -538,6 +538,10 @@ size_t slab_trim(void) {
 
 /* ---- walks over the heap ---- */
 
+slab_layout slab_where(void) {
+    return (slab_layout){&classes[0].depot_count, &classes[0].depot[0].count, sizeof classes[0], sizeof(chain)};
+}
+
 size_t slab_depot_blocks(unsigned cls) {
     size_t n = 0;
     lock(&classes[cls].lock);

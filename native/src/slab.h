@@ -74,6 +74,12 @@ void slab_purge_if_over(void);
 size_t slab_trim(void);
 
 void slab_lock_all(void), slab_unlock_all(void);
+/* Where another process finds chains at rest in this one's memory: of class c all addresses are further by c * step. */
+typedef struct {
+    const void *counts, *chains; /* how many chains there are; blocks in the first of DEPOT_CHAINS */
+    size_t step, chain_step;
+} slab_layout;
+slab_layout slab_where(void);
 size_t slab_depot_blocks(unsigned cls); /* in chains at rest between threads */
 size_t slab_live_bytes(void); /* in blocks that are not in their slab */
 bool slab_check(void); /* walks every slab and holds it against the invariants above */
