@@ -84,7 +84,8 @@ static size_t classes_json(const census *t, char *buf, size_t size) {
         const class_count *k = &t->cls[c];
         size_t bytes = hak_class[c].size, live = k->out > k->cached ? k->out - k->cached : 0;
         if (!k->slabs && !k->out) continue;
-        PUT("%s{\"class\":%u,\"size\":%zu,\"octave\":%u,\"slabs\":%zu,\"blocks_out\":%zu,\"blocks_free\":%zu,\"bytes_resident\":%zu",
+        PUT("%s{\"class\":%u,\"size\":%zu,\"octave\":%u,\"slabs\":%zu,\"blocks_out\":%zu,\"blocks_free\":%zu,\"bytes_resident\":%"
+            "zu",
             n ? "," : "", c, bytes, hak_class[c].octave, k->slabs, k->out, k->freed, k->resident);
         if (t->cached_known)
             PUT(",\"blocks_cached\":%zu,\"blocks_live\":%zu,\"bytes_cached\":%zu,\"bytes_live\":%zu", k->cached, live,
