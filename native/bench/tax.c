@@ -132,8 +132,7 @@ static void read_pages(void) {
             if (pread(fd, words, count * 8, (off_t)(from / 4096 * 8)) != (ssize_t)(count * 8)) continue;
             for (size_t k = 0; k < count; k++) resident += (words[k] & ours) == ours;
             if (n + 64 > sizeof pages_text) bench_die("too much memory to be described page by page; take a smaller --ws");
-            if (resident)
-                n += (size_t)snprintf(pages_text + n, 64, "%s[%zu,%zu]", n > 1 ? "," : "", (size_t)unit, resident);
+            if (resident) n += (size_t)snprintf(pages_text + n, 64, "%s[%zu,%zu]", n > 1 ? "," : "", (size_t)unit, resident);
         }
     snprintf(pages_text + n, 2, "]");
     if (fd >= 0) close(fd);
