@@ -81,6 +81,17 @@ static inline void hak_block_link(hak_block *b, hak_block *next) {
 #endif
 }
 
+/* Idle threads' lists are taken back behind a memory barrier in every thread (src/heap.h), which the sanitizer cannot see. */
+#ifdef __SANITIZE_THREAD__
+void __tsan_release(void *);
+void __tsan_acquire(void *);
+#define hak_listed() __tsan_release(&hak_tls)
+#define hak_taken_over(lists) __tsan_acquire(lists)
+#else
+#define hak_listed() ((void)0)
+#define hak_taken_over(lists) ((void)0)
+#endif
+
 static inline int hak_block_looks_free(const hak_block *b) { return ((uintptr_t)b->next ^ b->mac) == hak_secret; }
 
 /* FAST: pop the hot list of a class. SLOW: it is empty, damaged, or its first block was freed again. */
@@ -131,6 +142,7 @@ static inline void hakmem_free(void *v) {
     p->mac = hak_secret; /* a store only: p may be cold. Were p on a list, its link would no longer agree */
     hak_block_link(q, hak_tls.head[c]);
     HAK_OPAQUE(c);
+    hak_listed();
     hak_tls.head[c] = q;
 #else
     HAK_OPAQUE(c);

@@ -9,6 +9,7 @@
 #include "diag.h"
 #include "dump.h"
 #include "gates.h"
+#include "heap.h"
 #include "large.h"
 #include "live.h"
 #include "stats.h"
@@ -58,7 +59,7 @@ static inline bool started(void) { return likely(__atomic_load_n(&ready, __ATOMI
 
 static void before_fork(void) {
     lock(&start_lock);
-    tcache_lock_all();
+    heap_lock_all();
     slab_lock_all();
     ss_lock_all();
     lean_lock();
@@ -70,7 +71,7 @@ static void after_fork(void) {
     lean_unlock();
     ss_unlock_all();
     slab_unlock_all();
-    tcache_unlock_all();
+    heap_unlock_all();
     unlock(&start_lock);
 }
 

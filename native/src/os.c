@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/membarrier.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -192,6 +193,29 @@ bool os_move(void *from, void *to, size_t size) {
     return ok;
 }
 
+static bool no_barrier;
+bool os_barrier_on(void) { return !peek(&no_barrier); }
+
+bool os_barrier(void) {
+    int saved = errno;
+    long r = -1;
+    if (os_barrier_on() && (r = syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0)) && errno == EPERM &&
+        !syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0)) /* once in a process' life */
+        r = syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    if (r) poke(&no_barrier, true);
+    errno = saved;
+    return r == 0;
+}
+
+os_look os_read_memory(void *to, const void *from, size_t size) {
+    int saved = errno;
+    struct iovec here = {to, size}, there = {(void *)(uintptr_t)from, size};
+    long n = syscall(SYS_process_vm_readv, getpid(), &here, 1, &there, 1, 0);
+    os_look out = n == (long)size ? OS_READ : n >= 0 || errno == EFAULT ? OS_NOTHING_THERE : OS_CANNOT_TELL;
+    errno = saved;
+    return out;
+}
+
 static uint64_t clock_ns(clockid_t id) {
     struct timespec ts;
     clock_gettime(id, &ts);
@@ -234,14 +258,6 @@ size_t os_resident_in(const void *p, size_t size) {
     if (fd >= 0) close(fd);
     errno = saved;
     return ok ? found << hak_page_shift : SIZE_MAX;
-}
-
-bool os_read_memory(void *to, const void *from, size_t size) {
-    int saved = errno, fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
-    bool ok = fd >= 0 && pread(fd, to, size, (off_t)(uintptr_t)from) == (ssize_t)size;
-    if (fd >= 0) close(fd);
-    errno = saved;
-    return ok;
 }
 
 void *os_map_file(void *at, int fd, size_t size) {

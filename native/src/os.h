@@ -38,9 +38,6 @@ void os_meta_move(os_meta_table *to);
 /* Bytes of a range that are resident and nobody else's, as the kernel's page map tells; SIZE_MAX: it does not. */
 size_t os_resident_in(const void *p, size_t size);
 
-/* Copy memory that may not be there any more; false: it is not, or the kernel does not let us look. */
-bool os_read_memory(void *to, const void *from, size_t size);
-
 /* Map a file from its beginning, shared: over `at`, or anywhere if NULL. NULL: it cannot be. */
 void *os_map_file(void *at, int fd, size_t size);
 /* Put private memory with the same contents over the first `keep` bytes of such a mapping, and nothing over the rest. */
@@ -64,6 +61,14 @@ size_t os_madvise_ranges_guarded(const os_range *ranges, size_t n, int advice);
 
 /* Move pages to another usable place of the arena; the old place stays usable and empty. False: nothing has changed. */
 bool os_move(void *from, void *to, size_t size);
+
+/* A memory barrier in every running thread of the process. False: the kernel does not do it (before Linux 4.14, seccomp), then or ever again. */
+bool os_barrier(void);
+bool os_barrier_on(void);
+
+/* Copy memory of ours that may not be there any more. */
+typedef enum { OS_READ, OS_NOTHING_THERE, OS_CANNOT_TELL } os_look;
+os_look os_read_memory(void *to, const void *from, size_t size);
 
 uint64_t os_now_ns(void); /* monotonic */
 uint64_t os_cpu_ns(void); /* CPU time of the calling thread */

@@ -5,6 +5,7 @@
 #include "policy.h"
 #include "stats.h"
 
+#include <sched.h>
 #include <string.h>
 
 uintptr_t hak_secret;
@@ -248,6 +249,11 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
 
 /* ---- flush ---- */
 
+UNSEEN bool slab_on_list(const block *b) {
+    while (HAK_CHECKS && peek(&b->mac) == slab_mark_of(peek(&b->next))) sched_yield();
+    return hak_block_looks_free(b);
+}
+
 /* Where a block stands; ends the program for what is not a block of this class. */
 static unit *locate(const block *b, unsigned cls, unsigned *index) {
     size_t u = unit_of(b), off = (uintptr_t)b & UNIT_MASK;
@@ -266,7 +272,7 @@ static unsigned gather(chain *c, unsigned cls, group *g) {
     unsigned groups = 0;
     while (c->count) {
         block *b = c->head;
-        if (HAK_CHECKS && !hak_block_looks_free(b)) slab_bad_link(b, cls);
+        if (HAK_CHECKS && !slab_on_list(b)) slab_bad_link(b, cls);
         unsigned i, j;
         unit *s = locate(b, cls, &i);
         for (j = groups; j-- > 0;)
@@ -330,7 +336,7 @@ void slab_flush(slab_heap *h, unsigned cls, chain c) {
 static void check_chain(unsigned cls, chain c) {
     const block *b = c.head;
     for (unsigned i, left = c.count; left; left--, b = b->next) {
-        if (!hak_block_looks_free(b)) slab_bad_link(b, cls);
+        if (!slab_on_list(b)) slab_bad_link(b, cls);
         unit *s = locate(b, cls, &i);
         if (is_free_bit(s, i)) hak_fatal("double free", b, hak_class[cls].size);
     }

@@ -32,6 +32,11 @@ extern HIDDEN block hak_sentinel; /* ends every list; never looks free */
 #define LIST_END NULL
 #endif
 
+/* A block on a list is marked for a moment when another thread may cut the list there (heap.h); it does not look free then. */
+static inline uintptr_t slab_mark_of(const block *next) { return ~(hak_secret ^ (uintptr_t)next); }
+/* Looks free, once nobody considers a cut. */
+bool slab_on_list(const block *b);
+
 /* What a thread holds of this room; zeroed at first. */
 #define WARM_MAX 8
 typedef struct slab_heap {

@@ -54,6 +54,7 @@
     X(span_free, "spans of SuperSlabs freed")                                            \
     X(realloc_in_place, "reallocations that kept their place")                           \
     X(realloc_moved_pages, "reallocations that moved page tables, not bytes")            \
+    X(idle_taken, "blocks taken back from threads that left them unused")                \
     X(threads, "threads that used the allocator")                                        \
     X(malloc_fast, "allocations served by the hot list (OBSERVE)")                       \
     X(free_fast, "frees that ended on the hot list (OBSERVE)")

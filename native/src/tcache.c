@@ -2,22 +2,11 @@
 
 #include "diag.h"
 #include "gates.h"
+#include "heap.h"
 #include "large.h"
 #include "stats.h"
 
 #include <string.h>
-
-typedef struct heap {
-    stats_block stats; /* first: a heap is cleared but for its links when it is used again */
-    slab_heap slabs;
-    chain spare[CLASSES + 1];
-    int16_t cap[CLASSES + 1]; /* blocks a hot list may hold */
-    bool missed[CLASSES + 1]; /* since it last ran full */
-    policy_pressure pressure; /* under which cap was decided */
-    struct heap *next;
-    tcache *tls;       /* of the thread that has it; NULL: nobody */
-    struct heap *made; /* the one made before; stays when a heap is used again */
-} heap;
 
 #if HAK_CHECKS
 block hak_poison = {NULL, 1}; /* like the sentinel: 1 is neither the secret nor 0 */
@@ -26,38 +15,10 @@ _Thread_local tcache hak_tls = {.head = {[0 ... CLASSES] = &hak_sentinel}, .pend
 _Thread_local tcache hak_tls;
 #endif
 
-#define HEAPS_PER_STEP 8
-static heap *unused, *fresh, *made;
-static size_t fresh_left, heap_count;
-static hak_lock heaps_lock = HAK_LOCK_INIT;
 static pthread_key_t exit_key;
 static bool exit_key_made;
 
-void tcache_lock_all(void) { lock(&heaps_lock); }
-void tcache_unlock_all(void) { unlock(&heaps_lock); }
-
 /* ---- threads come and go ---- */
-
-static heap *new_heap(void) {
-    lock(&heaps_lock);
-    heap *h = unused;
-    if (h) {
-        unused = h->next;
-    } else {
-        size_t bytes = round_up(HEAPS_PER_STEP * sizeof(heap), (size_t)1 << hak_page_shift);
-        if (!fresh_left && (fresh = os_metadata(bytes, "thread heaps")) && os_commit(fresh, bytes)) fresh_left = HEAPS_PER_STEP;
-        if (fresh_left) {
-            h = fresh++;
-            fresh_left--;
-            heap_count++;
-            h->made = made;
-            made = h;
-        }
-    }
-    unlock(&heaps_lock);
-    if (h) memset(h, 0, offsetof(heap, made));
-    return h;
-}
 
 static void empty_list(const heap *h, unsigned c) {
     hak_tls.head[c] = LIST_END;
@@ -73,7 +34,7 @@ static void decide_caps(heap *h) {
 static heap *join(void) {
     heap *h = hak_tls.heap;
     if (likely(h != NULL)) return h;
-    if (!(h = new_heap())) return NULL;
+    if (!(h = heap_new(&hak_tls))) return NULL;
     decide_caps(h);
     for (unsigned c = 0; c <= CLASSES; c++) {
         empty_list(h, c);
@@ -81,15 +42,21 @@ static heap *join(void) {
         hak_tls.pending[c] = &hak_poison;
 #endif
     }
-    hak_tls.heap = h;
-    poke(&h->tls, &hak_tls);
     stats_register(&h->stats);
     STAT(threads);
     if (exit_key_made) (void)pthread_setspecific(exit_key, h); /* may allocate: the thread is ready by now */
     return h;
 }
 
-static chain take_hot(const heap *h, unsigned c) {
+/* What others took from the list is no longer on it. */
+static void settle(heap *h, unsigned c) {
+    hak_tls.room[c] += h->taken[c];
+    h->cap[c] += (int16_t)h->taken[c];
+    h->taken[c] = 0;
+}
+
+static chain take_hot(heap *h, unsigned c) {
+    settle(h, c);
     chain out = {hak_tls.head[c], (unsigned)(h->cap[c] - hak_tls.room[c])};
     empty_list(h, c);
     return out;
@@ -97,6 +64,7 @@ static chain take_hot(const heap *h, unsigned c) {
 
 static void push(block *p, unsigned c) {
     hak_block_link(p, hak_tls.head[c]);
+    hak_listed();
     hak_tls.head[c] = p;
     hak_tls.room[c]--;
 }
@@ -125,9 +93,7 @@ static void push_pending(unsigned c) {
 #endif
 }
 
-void tcache_drain(void) {
-    heap *h = hak_tls.heap;
-    if (!h) return;
+static void drain(heap *h) {
     for (unsigned c = 1; c <= CLASSES; c++) {
         push_pending(c);
         chain hot = take_hot(h, c), spare = h->spare[c];
@@ -137,19 +103,21 @@ void tcache_drain(void) {
     }
 }
 
+void tcache_drain(void) {
+    heap *h = hak_tls.heap;
+    if (!h) return;
+    heap_enter(h);
+    drain(h);
+    heap_leave(h);
+}
+
 static void leave(void *arg) {
     heap *h = arg;
     if (hak_tls.heap != h) return;
     tcache_drain();
     slab_abandon(&h->slabs);
-    hak_tls.heap = NULL;
     for (unsigned c = 0; c <= CLASSES; c++) hak_tls.room[c] = 0;
-    stats_unregister(&h->stats);
-    lock(&heaps_lock);
-    h->tls = NULL;
-    h->next = unused;
-    unused = h;
-    unlock(&heaps_lock);
+    heap_end(h);
 }
 
 bool tcache_init(void) {
@@ -162,7 +130,7 @@ bool tcache_init(void) {
 /* Caches shrink when the process passes its target, and grow again when it is well below. */
 static void follow_pressure(heap *h) {
     if (likely(h->pressure == lean_pressure())) return;
-    tcache_drain();
+    drain(h);
     decide_caps(h);
     for (unsigned c = 1; c <= CLASSES; c++) hak_tls.room[c] = h->cap[c];
 }
@@ -190,7 +158,7 @@ static bool fetch(heap *h, unsigned cls, chain *out) {
 static void *pop(unsigned c) {
     block *p = hak_tls.head[c];
 #if HAK_CHECKS
-    if (!hak_block_looks_free(p)) slab_bad_link(p, c);
+    if (!slab_on_list(p)) slab_bad_link(p, c);
     p->mac = 0;
 #endif
     hak_tls.head[c] = p->next;
@@ -198,16 +166,10 @@ static void *pop(unsigned c) {
     return p;
 }
 
-NOINLINE void *tcache_malloc_slow(size_t cls) {
-    block *first = hak_tls.head[cls];
-    if (first != LIST_END) { /* only a damaged list comes here, or one whose first block was freed again */
-        if (tcache_holds(first, (unsigned)cls)) hak_fatal("double free", first, hak_class[cls].size);
-        return pop((unsigned)cls);
-    }
-    heap *h = join();
-    if (!h) return NULL;
+static void *refill_and_pop(heap *h, unsigned cls) {
     follow_pressure(h);
-    if (hak_tls.head[cls] == LIST_END) { /* joining may have allocated and refilled it */
+    settle(h, cls);
+    if (hak_tls.head[cls] == LIST_END) { /* joining may have allocated and refilled it; others may have marked it */
         chain c;
         if (!fetch(h, cls, &c)) return NULL;
         STAT_N(tls_sll, c.count);
@@ -215,6 +177,43 @@ NOINLINE void *tcache_malloc_slow(size_t cls) {
         hak_tls.room[cls] = h->cap[cls] - (int32_t)c.count;
     }
     return pop(cls);
+}
+
+NOINLINE void *tcache_malloc_slow(size_t cls) {
+    block *first = hak_tls.head[cls];
+    if (first != LIST_END && tcache_holds(first, (unsigned)cls)) hak_fatal("double free", first, hak_class[cls].size);
+    heap *h = join();
+    if (!h) return NULL;
+    heap_enter(h);
+    void *p = refill_and_pop(h, (unsigned)cls);
+    heap_leave(h);
+    heap_take_idle(h);
+    return p;
+}
+
+static void overflow(heap *h, size_t cls) {
+    settle(h, (unsigned)cls);
+    if (hak_tls.room[cls] >= 0) return;
+    STAT(overflow);
+    chain full = take_hot(h, (unsigned)cls);
+    STAT_N(tls_sll, full.count);
+    if (h->pressure == PRESSURE_LEAN) {
+        h->cap[cls] = (int16_t)policy_adapt((unsigned)h->cap[cls], slab_cap((unsigned)cls, PRESSURE_LEAN),
+                                            slab_cap((unsigned)cls, PRESSURE_NONE), h->missed[cls]);
+        hak_tls.room[cls] = h->cap[cls];
+    }
+    h->missed[cls] = false;
+    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2 && !h->spare[cls].count) {
+        h->spare[cls] = full;
+        return;
+    }
+    chain out = full;
+    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2) {
+        out = h->spare[cls];
+        h->spare[cls] = full;
+    }
+    if (!slab_depot_put((unsigned)cls, out)) slab_flush(&h->slabs, (unsigned)cls, out);
+    follow_pressure(h);
 }
 
 NOINLINE void hak_overflow(block *p, size_t cls) {
@@ -228,30 +227,14 @@ NOINLINE void hak_overflow(block *p, size_t cls) {
     if (!h) { /* a thread's first free, in builds where nothing is pending: one block is on the list */
         hak_tls.head[cls] = LIST_END;
         hak_tls.room[cls] = 0;
-        if (join()) push(p, cls);
-        else slab_flush(NULL, cls, (chain){p, 1});
+        if (join()) push(p, (unsigned)cls);
+        else slab_flush(NULL, (unsigned)cls, (chain){p, 1});
         return;
     }
-    STAT(overflow);
-    chain full = take_hot(h, cls);
-    STAT_N(tls_sll, full.count);
-    if (h->pressure == PRESSURE_LEAN) {
-        h->cap[cls] = (int16_t)policy_adapt((unsigned)h->cap[cls], slab_cap(cls, PRESSURE_LEAN), slab_cap(cls, PRESSURE_NONE),
-                                            h->missed[cls]);
-        hak_tls.room[cls] = h->cap[cls];
-    }
-    h->missed[cls] = false;
-    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2 && !h->spare[cls].count) {
-        h->spare[cls] = full;
-        return;
-    }
-    chain out = full;
-    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2) {
-        out = h->spare[cls];
-        h->spare[cls] = full;
-    }
-    if (!slab_depot_put(cls, out)) slab_flush(&h->slabs, cls, out);
-    follow_pressure(h);
+    heap_enter(h);
+    overflow(h, cls);
+    heap_leave(h);
+    heap_take_idle(h);
 }
 
 /* Class 0, the first free of a class in this thread, or a second free that the look at the block before noticed. */
@@ -268,22 +251,24 @@ NOINLINE void hak_free_slow(block *p, size_t cls) {
         slab_check_live(p, "double free");
         cls = unit_record(u)->cls;
     }
-    if (tcache_holds(p, cls)) hak_fatal("double free", p, hak_class[cls].size);
+    if (tcache_holds(p, (unsigned)cls)) hak_fatal("double free", p, hak_class[cls].size);
     heap *h = join();
     if (!h) {
         hak_block_link(p, LIST_END);
-        slab_flush(NULL, cls, (chain){p, 1});
+        slab_flush(NULL, (unsigned)cls, (chain){p, 1});
         return;
     }
+    heap_enter(h);
 #if HAK_CHECKS
-    check_not_listed(p, cls);
-    push_pending(cls);
+    check_not_listed(p, (unsigned)cls);
+    push_pending((unsigned)cls);
     p->mac = hak_secret;
     hak_tls.pending[cls] = p;
 #else
-    push(p, cls);
+    push(p, (unsigned)cls);
 #endif
-    if (hak_tls.room[cls] < 0) hak_overflow(p, cls);
+    if (hak_tls.room[cls] < 0) overflow(h, cls);
+    heap_leave(h);
 }
 
 bool tcache_holds(const void *p, unsigned cls) {
@@ -299,10 +284,10 @@ bool tcache_holds(const void *p, unsigned cls) {
  * debugger would, and must name its heap. What another thread counts may be late by the call it is in. */
 bool tcache_blocks(size_t blocks[CLASSES + 1]) {
     tcache t;
-    bool told = os_read_memory(&t, &hak_tls, sizeof t);
-    lock(&heaps_lock);
-    for (const heap *h = made; h; h = h->made) {
-        if (!h->tls || !os_read_memory(&t, h->tls, sizeof t) || t.heap != h) continue;
+    bool told = os_read_memory(&t, &hak_tls, sizeof t) == OS_READ;
+    heap_lock_all();
+    for (const heap *h = hak_heaps; h; h = h->made) {
+        if (!h->tls || os_read_memory(&t, h->tls, sizeof t) != OS_READ || t.heap != h) continue;
         for (unsigned c = 1; c <= CLASSES; c++) {
             int32_t hot = h->cap[c] - t.room[c];
             blocks[c] += (hot > 0 ? (unsigned)hot : 0) + h->spare[c].count;
@@ -311,13 +296,13 @@ bool tcache_blocks(size_t blocks[CLASSES + 1]) {
 #endif
         }
     }
-    unlock(&heaps_lock);
+    heap_unlock_all();
     return told;
 }
 
 tcache_layout tcache_where(void) {
     return (tcache_layout){
-        .made = &made,
+        .made = &hak_heaps,
         .next = offsetof(heap, made),
         .tls = offsetof(heap, tls),
         .cap = offsetof(heap, cap),
@@ -336,5 +321,5 @@ size_t tcache_bytes(size_t *used) {
     *used = 0;
     for (unsigned c = 1; c <= CLASSES; c++)
         if (hak_tls.heap) *used += (size_t)(hak_tls.heap->cap[c] - hak_tls.room[c]) * hak_class[c].size;
-    return heap_count * sizeof(heap);
+    return heap_bytes();
 }

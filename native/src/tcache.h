@@ -2,7 +2,7 @@
  *
  *   hak_tls  in static TLS, about 1.2 KB (include/hakmem_inline.h): per class the head of the hot list, the block freed last (pending) and the room left;
  *            starts as a static empty state, so the fast path needs no "is this thread ready?"
- *   heap     the rest of a thread's state, in mapped memory: the full chain behind each hot list, current slabs, counters
+ *   heap     the rest of a thread's state (heap.h): the full chain behind each hot list, current slabs, counters
  *
  * Invariants (c: a class):
  *   room[c] = cap[c] - blocks on the hot list; below 0 the list moves behind, into the depot or back to its slabs
@@ -37,6 +37,5 @@ typedef struct {
 } tcache_layout;
 tcache_layout tcache_where(void);
 size_t tcache_bytes(size_t *used);               /* of all threads: metadata; *used: bytes of blocks in hot lists of the caller */
-void tcache_lock_all(void), tcache_unlock_all(void);
 
 #endif
