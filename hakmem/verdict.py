@@ -38,6 +38,7 @@ SYSCALLS_TIMES = 10  # ... and above so many times the baseline's
 SYSCALLS_QUIET = 1e-7  # a rate nobody minds: the baseline counts as at least this
 PAGE = 4096  # bytes; giving one back may take a call
 SYSCALLS_FEW = 100  # calls in one trial that cannot be a run-away, however short the trial
+SYSCALLS_OPS = 500_000  # the budget is one of many operations (200 million): of fewer, starting alone takes it all
 TARGET_GATE, MODE_GATE, LEAN_GATE = "HAKMEM_SS_MEM_LEAN_TARGET_MB", "HAKMEM_SS_MEM_LEAN_DECOMMIT", "HAKMEM_SS_MEM_LEAN"
 SHRINKING = ("ramp", "phases", "battle")  # drivers that free most of their data: what is left counts, the peak is data
 
@@ -114,7 +115,10 @@ def _crash(rows: pd.DataFrame) -> Ruling | None:
 
 
 def _runaway(rows: pd.DataFrame, base: pd.DataFrame, workload: str) -> Ruling | None:
-    """Hold system calls against their budget; calls that gave back pages of a program that shrinks are excused."""
+    """Hold system calls against their budget; calls that gave back pages of a program that shrinks are excused.
+
+    Too many in a trial of few operations are INCONCLUSIVE: calls of the start cannot be told from a run-away.
+    """
     excused = 0.0
     if memory_of(workload) != "peak_rss_mb":
         left = "end_rss_less_lazyfree_mb"
@@ -126,11 +130,15 @@ def _runaway(rows: pd.DataFrame, base: pd.DataFrame, workload: str) -> Ruling | 
         return None
     beyond = " (beyond one for each page given back)" if excused else ""
     rule = f"system calls over {SYSCALLS_PER_OP:g} an op, or {SYSCALLS_TIMES} times the baseline's, are NO-GO{beyond}"
-    if mine > SYSCALLS_PER_OP:
-        return Ruling("NO-GO", rule, f"{mine:.2g} system calls an op")
-    if math.isfinite(theirs) and mine > SYSCALLS_TIMES * max(theirs, SYSCALLS_QUIET):
-        return Ruling("NO-GO", rule, f"{mine:.2g} system calls an op against {theirs:.2g} of the baseline")
-    return None
+    told = f"{mine:.2g} system calls an op"
+    if mine <= SYSCALLS_PER_OP:
+        if not (math.isfinite(theirs) and mine > SYSCALLS_TIMES * max(theirs, SYSCALLS_QUIET)):
+            return None
+        told += f" against {theirs:.2g} of the baseline"
+    if ops < SYSCALLS_OPS:
+        rule = f"system calls are told from {SYSCALLS_OPS:,.0f} operations a trial on"
+        return Ruling("INCONCLUSIVE", rule, f"{told}, but only {ops:,.0f} operations")
+    return Ruling("NO-GO", rule, told)
 
 
 # ---- A/B -------------------------------------------------------------------------------------------------------------
@@ -372,7 +380,10 @@ def _verdicts(
         floor = 100 * math.expm1(stats.noise_floor(table))
         for arm, (ruling, effect) in judge(cell, arms).items():
             mine = cell[(cell["arm"] == arm) & (cell["role"] == "arm")]
-            ruling = _crash(mine) or _runaway(mine, base, str(workload)) or ruling
+            calls = _runaway(mine, base, str(workload))
+            if calls and (calls.word == "NO-GO" or ruling.word == "GO"):
+                ruling = calls
+            ruling = _crash(mine) or ruling
             bite, words = gate_bite(mine, cell[cell["role"].isin(["baseline", "baseline2"])])
             memory = stats.log_ratios(stats.wide(cell, memory_of(str(workload))), arm)
             laid_out = mine["layout"].nunique()

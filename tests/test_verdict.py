@@ -62,6 +62,15 @@ def test_a_handful_of_calls_in_a_short_trial_is_no_runaway() -> None:
     assert only(lean_study(0.96, 8.0, syscalls_per_op=5e-5, ops=100_000)).word == "GO"
 
 
+def test_system_calls_of_few_operations_are_not_told() -> None:
+    short = only(lean_study(0.96, 8.0, syscalls_per_op=5e-3, ops=30_000))
+    assert short.word == "INCONCLUSIVE" and "told from 500,000 operations a trial on" in short.rule
+    assert short.because == "0.005 system calls an op, but only 30,000 operations"
+    assert only(lean_study(0.96, 8.0, syscalls_per_op=5e-3, ops=500_000)).word == "NO-GO"
+    assert only(lean_study(0.99, 33.0, syscalls_per_op=5e-3, ops=30_000)).rule == "peak RSS does not fall"
+    assert only(lean_study(0.8, 8.0, syscalls_per_op=5e-3, ops=30_000)).word == "NEUTRAL"
+
+
 def test_an_allocator_that_counts_no_calls_is_not_judged_by_them() -> None:
     assert only(lean_study(0.96, 8.0, syscalls_per_op=None, syscalls=None)).word == "GO"
 
