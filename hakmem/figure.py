@@ -146,6 +146,8 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
+    if isinstance(value, float) and abs(value) > 1e15:
+        return "∞" if value > 0 else "-∞"  # an end of an interval that too few blocks left open
     if isinstance(value, float):
         return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
     return str(value)

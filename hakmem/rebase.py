@@ -4,6 +4,7 @@ The claim "as fast as the peer" has a line drawn beforehand: the lower end of th
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,10 +14,10 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from hakmem import stats
 from hakmem.allocators import FLAVOURS
-from hakmem.figure import FAMILIES, Figure, Theme, panel
+from hakmem.figure import FAMILIES, Figure, Theme, family, panel
 from hakmem.verdict import Word
 
-__all__ = ["BUILDS", "MILESTONES", "chart", "judge", "ratios"]
+__all__ = ["BUILDS", "MILESTONES", "chart", "instructions_chart", "judge", "overview", "ratios"]
 
 MILESTONES = (50, 75, 90, 100, 115, 125)  # percent of the peer's throughput
 AS_FAST = 97.0  # percent that the interval's lower end has to reach
@@ -60,6 +61,17 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
                 )
     columns = ["workload", "build", "peer", "percent", "low", "high", "mops", "peer_mops", "blocks", "milestone"]
     return pd.DataFrame(records, columns=columns)
+
+
+def overview(table: pd.DataFrame, build: str = "FAST") -> pd.DataFrame:
+    """Put one build's shares side by side: a line a workload, a column a peer, `107 % (103 to 111)`."""
+    mine = table[table["build"] == build]
+    span = [
+        f"{p:.0f} % ({low:.0f} to {high:.0f})" if high < 1e6 else f"{p:.0f} %"
+        for p, low, high in zip(mine["percent"], mine["low"], mine["high"], strict=True)
+    ]
+    shown = mine.assign(span=span).pivot(index="workload", columns="peer", values="span")
+    return shown.reindex(list(dict.fromkeys(mine["workload"]))).rename_axis(columns=None).reset_index()
 
 
 def _keys(cell: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -142,12 +154,11 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
                 markerfacecoloralt=theme.paper,
                 elinewidth=1.1,
             )
-        axes.set_yticks(range(len(order)), order)
+        axes.set_yticks(range(len(order)), [_short(name) for name in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(visible=False)
-        narrow = [90, 115, 125] if most < 250 else []  # labels that fit
-        between = [150] if most < 800 else []
-        ticks = [m for m in (20, 50, 75, 100, *narrow, *between, 200, 300, 500, 1000, 2000) if least <= m <= most]
+        fine = [75, 90, 115, 125] if most < 250 else [75, 150, 300] if most < 800 else []  # labels that fit
+        ticks = [m for m in (20, 50, *fine, 100, 200, 500, 1000, 2000, 5000) if least <= m <= most]
         axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -155,5 +166,51 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
         fast = shown[shown["build"] == "FAST"]
         words = ", ".join(f"{w} {p:.0f} %" for w, p in zip(fast["workload"], fast["percent"], strict=True))
         return f"FAST: {words}."
+
+    return draw
+
+
+def _short(workload: str) -> str:
+    """`trace:data/traces/gcc.trace.zst` reads `trace:gcc` on a chart."""
+    return re.sub(r"^trace:(?:.*/)?([^/]+?)\.trace(?:\.zst)?", r"trace:\1", workload)
+
+
+def instructions_chart(counts: pd.DataFrame) -> Figure:
+    """Draw the instructions of an operation, the allocator's own and those of the program's loop.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        From `callgrind.counted`.
+    """
+    panels = []
+    for workload, cell in counts.groupby("workload", sort=False):
+        ordered = cell.drop_duplicates("arm").sort_values("allocator", ascending=False)
+        least = ordered.iloc[-1]
+        title = f"{workload}: {least['arm']} takes the fewest instructions, {least['allocator']:.0f} an op"
+        panels.append(panel(_bars(ordered), 1.4 + 0.28 * len(ordered), title))
+    note = (
+        "Strong: the allocator's own instructions, an operation of the program; pale: the program's loop. Counted "
+        "under callgrind, between a short and a long run: exact, so there is no interval. Instructions are not time: "
+        "one miss of a cache costs as much as a hundred of them."
+    )
+    return Figure("What an operation takes in instructions.", note, tuple(panels), counts.drop(columns="name"))
+
+
+def _bars(ordered: pd.DataFrame) -> Callable[[Axes, Theme], str]:
+    lines = ordered.to_dict("records")
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        for y, line in enumerate(lines):
+            look = FAMILIES[family(str(line["name"]), {})]
+            colour = look.light if theme.name == "light" else look.dark
+            axes.barh(y, line["allocator"], height=0.62, color=colour)
+            axes.barh(y, line["loop"], left=line["allocator"], height=0.62, color=colour, alpha=0.25)
+            axes.text(line["allocator"] + line["loop"], y, f" {line['allocator']:.1f}", va="center", fontsize=8)
+        axes.set_yticks(range(len(lines)), [line["arm"] for line in lines])
+        axes.set_xlim(0, 1.13 * (ordered["allocator"] + ordered["loop"]).max())
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("Instructions an operation")
+        return ", ".join(f"{line['arm']} {line['allocator']:.1f}" for line in reversed(lines)) + "."
 
     return draw

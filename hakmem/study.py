@@ -226,21 +226,31 @@ class RebaseSpec(Parameters):
     """Every build of hakmem against every installed allocator, all of one linkage.
 
     `peer` is the one that counts, named before anything is measured (None: mimalloc where it is installed, else the
-    system's allocator). `linked`: directly linked programs (hakmem, mimalloc) instead of preloaded libraries.
+    system's allocator). `linked`: directly linked programs (hakmem, mimalloc) instead of preloaded libraries. On
+    `counted` the instructions of an operation are counted.
     """
 
     study: str = Field(default="rebase", pattern=STUDY)
     peer: str | None = None
     linked: bool = False
     workloads: tuple[str, ...] = (
-        *("mixed:ws=400", "mixed:ws=100000", "larson", "pc", "churn", "cross"),
+        *("mixed:ws=400", "mixed:ws=100000", "larson", "pc", "churn", "cross", "target"),
         *("big", "realloc", "battle", "ramp", "phases"),
+        "trace:data/traces/*.trace.zst",
     )
+    counted: tuple[str, ...] = ("mixed:ws=400", "larson:threads=1", "cross:threads=1")
 
-    @field_validator("workloads", mode="before")
+    @field_validator("workloads", "counted", mode="before")
     @classmethod
     def _lists(cls, given: object) -> list[object]:
         return _listed(given)
+
+    @field_validator("counted")
+    @classmethod
+    def _countable(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        for text in given:
+            workload.short_and_long(text)
+        return given
 
     @field_validator("workloads")
     @classmethod

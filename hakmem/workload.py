@@ -27,6 +27,7 @@ REPLAY_EVENT_S = 50e-9  # checking and replaying one event of a trace
 GENERATED: dict[Profile, int] = {"smoke": 1_000_000, "quick": 3_000_000, "full": 10_000_000}  # events
 TRACES = ("trace", "fleet", "gen")
 FILES = ("distribution", "source")  # parameters of generators that name one
+GROWING = {"cycles": (20_000, 120_000), "n": (20_000, 120_000), "generations": (2, 8)}  # short and long, by `work`
 
 
 class Workload(BaseModel):
@@ -142,6 +143,32 @@ def parse(text: str, profile: Profile = "quick") -> Workload:
         expected_s=_expected_s(options, profile, usual),
         memory_mb=getattr(options, "limit_mb", None),
     )
+
+
+def short_and_long(text: str) -> tuple[Workload, Workload, int]:
+    """Size a workload twice, small, so that what an operation takes can be told from what a run takes.
+
+    Returns
+    -------
+    tuple
+        The short and the long one, and the warm-up (`HAKMEM_BENCH_PREFAULT`) that both should have.
+
+    Raises
+    ------
+    BadParameter
+        Its length cannot be chosen, or was given; the message says what is allowed.
+    """
+    said = parse(text).text
+    name, _, rest = said.partition(":")
+    kind = KINDS.get(name)
+    if kind is None or kind.work not in GROWING:
+        known = ", ".join(known for known, one in KINDS.items() if one.work in GROWING)
+        raise BadParameter(f"workload {text!r} has no length to grow; these have one: {known}")
+    if kind.work in _parameters(text, kind, rest):
+        raise BadParameter(f"workload {text!r} gives {kind.work}, which is grown here: leave it out")
+    sizes = GROWING[kind.work]
+    short, long = (parse(f"{said}{',' if rest else ':'}{kind.work}={size}", "smoke") for size in sizes)
+    return short, long, sizes[0]
 
 
 def profile(name: str) -> Profile:

@@ -13,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import campaign, container, paths, rebase, report, reserve, scorecard, start_up, store, verdict
+from hakmem import callgrind, campaign, container, paths, rebase, report, reserve, scorecard, start_up, store, verdict
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}
@@ -155,15 +155,20 @@ def test_the_scorecard_reads_what_the_studies_measured(study: str, tmp_path: Pat
 
 def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:
     given = {"study": study, "workloads": ["mixed:ws=400,cycles=200000", "pc:cycles=50000"], "peer": "system"}
+    given["counted"] = "mixed:ws=400"
     text = report.render("40_rebase", given | {"profile": "smoke"}, tmp_path / "page.html").read_text()
     rows = store.load(paths.runs() / f"{study}.jsonl")
     assert set(rows["linkage"]) == {"preload", "none"} and set(rows["status"]) == {"ok"}
     table = rebase.ratios(rows)
     shares = table[table["peer"] == "system"]
-    assert len(shares) == 2 * 3 and shares["percent"].between(5, 2000).all()
+    assert len(shares) == 2 * 3 and (shares["percent"] > 0).all()
     word, sentences = rebase.judge(table, "system")
     assert word in text and sentences[0].split("(")[0] in html.unescape(text) and "120.5" in text  # published
-    assert text.count("<figure") == 2 and "This step failed" not in text
+    if lacks := callgrind.why_not():
+        assert html.escape(lacks) in text and text.count("<figure") == 2
+    else:
+        assert "takes the fewest instructions" in text and text.count("<figure") == 3
+    assert "This step failed" not in text
 
 
 def test_papermill_alone_takes_yaml_s_false_for_off(study: str, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import pandas as pd
 import pytest
 from ledgers import rows, study
 
-from hakmem import rebase
+from hakmem import paths, rebase
 from hakmem.allocators import PEERS
 from hakmem.errors import BadParameter
 from hakmem.study import RebaseSpec
@@ -30,6 +31,31 @@ def test_every_build_is_held_to_every_other_allocator() -> None:
     assert (found["low"] < found["percent"]).all() and (found["percent"] < found["high"]).all()
     assert rebase.chart(table, "mimalloc").title == "What share of mimalloc's speed."
     assert "mixed:ws=400 108 %, mixed:ws=100000 108 %" in rebase.chart(table, "mimalloc").panels[0].alt
+
+
+def test_one_build_s_shares_stand_side_by_side() -> None:
+    shown = rebase.overview(rebase.ratios(rows(study(blocks=8, arms=ARMS)))).set_index("workload")
+    assert list(shown.columns) == ["mimalloc", "system"] and len(shown) == 4
+    assert shown.loc["ramp", "mimalloc"] == "107 % (106 to 108)"
+
+
+def test_instructions_are_drawn_and_told() -> None:
+    line = {"workload": "mixed:ws=400", "loop": 23.5}
+    counts = pd.DataFrame(
+        [line | {"arm": "hakmem", "name": "hakmem", "allocator": 22.6}]
+        + [line | {"arm": "system", "name": "system", "allocator": 68.5}]
+    )
+    [panel] = rebase.instructions_chart(counts).panels
+    assert "hakmem takes the fewest instructions, 23 an op" in panel.alt and "system 68.5" in panel.alt
+    assert rebase.instructions_chart(counts.iloc[:0]).panels == ()
+
+
+def test_the_drivers_and_the_recorded_traces_are_asked() -> None:
+    spec = RebaseSpec.checked({})
+    assert {"mixed:ws=400", "larson", "trace:data/traces/node.trace.zst"} <= set(spec.workloads)
+    assert sum(name.startswith("trace:") for name in spec.workloads) == len(list(paths.traces().glob("*.trace.zst")))
+    with pytest.raises(BadParameter, match="workload 'idle' has no length to grow"):
+        RebaseSpec.checked({"counted": "idle"})
 
 
 def test_the_word_hangs_on_the_line_drawn_beforehand() -> None:
