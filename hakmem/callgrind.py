@@ -9,21 +9,21 @@ import os
 import re
 import shutil
 import tempfile
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from hakmem import paths, run, workload
+from hakmem import paths, progress, run, workload
 from hakmem.arms import Arm
 from hakmem.build import Build
 from hakmem.errors import TrialFailed
 from hakmem.workload import Workload
 
-__all__ = ["Place", "an_op", "collected", "counted", "of_allocator", "read", "room", "why_not"]
+__all__ = ["Place", "an_op", "by_room", "collected", "counted", "of_allocator", "read", "room", "why_not"]
 
 SLOWER = 60  # times that a program may take longer under callgrind
 ALLOCATES = re.compile(  # functions
@@ -49,7 +49,7 @@ def why_not() -> str | None:
 
 
 def counted(build: Build, arms: Iterable[Arm], texts: Iterable[str]) -> pd.DataFrame:
-    """Count every arm's instructions an operation on every workload, several at a time.
+    """Count every arm's instructions an operation on every workload.
 
     Returns
     -------
@@ -61,15 +61,46 @@ def counted(build: Build, arms: Iterable[Arm], texts: Iterable[str]) -> pd.DataF
     BadParameter, TrialFailed
         See `an_op`.
     """
-    cells = [(arm, text) for text in texts for arm in arms if arm.role != "baseline2"]
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda cell: an_op(build, *cell), cells))
     records = []
-    for (arm, text), places in zip(cells, found, strict=True):
+    for text, arm, places in _each(build, arms, texts):
         own = sum(n for place, n in places.items() if of_allocator(arm, place))
         line = {"workload": text, "arm": arm.label, "name": arm.allocator.name}
         records.append(line | {"allocator": own, "loop": sum(places.values()) - own})
     return pd.DataFrame(records, columns=["workload", "arm", "name", "allocator", "loop"])
+
+
+def by_room(build: Build, arms: Iterable[Arm], texts: Iterable[str]) -> pd.DataFrame:
+    """Count the instructions an operation of every room of hakmem's.
+
+    Returns
+    -------
+    DataFrame
+        Columns workload, arm, room, instructions (an op).
+
+    Raises
+    ------
+    BadParameter, TrialFailed
+        See `an_op`.
+    """
+    records = []
+    for text, arm, places in _each(build, arms, texts):
+        rooms: defaultdict[str, float] = defaultdict(float)
+        for place, n in places.items():
+            if of_allocator(arm, place):
+                rooms[room(place)] += n
+        records += [{"workload": text, "arm": arm.label, "room": name, "instructions": n} for name, n in rooms.items()]
+    return pd.DataFrame(records, columns=["workload", "arm", "room", "instructions"])
+
+
+def _each(build: Build, arms: Iterable[Arm], texts: Iterable[str]) -> Iterator[tuple[str, Arm, dict[Place, float]]]:
+    """Count cell after cell, and show how far it is; the second baseline is the first one's program."""
+    cells = [(text, arm) for text in texts for arm in arms if arm.role != "baseline2"]
+    shown, begin = progress.show(quiet=not cells), time.monotonic()
+    for done, (text, arm) in enumerate(cells, 1):
+        yield text, arm, an_op(build, arm, text)
+        left_s = (time.monotonic() - begin) / done * (len(cells) - done)
+        shown.step(done, len(cells), left_s, f"instructions of {text}: {arm.label}")
+    shown.close()
 
 
 def an_op(build: Build, arm: Arm, text: str) -> dict[Place, float]:
