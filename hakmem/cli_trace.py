@@ -4,6 +4,7 @@ import html
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +12,25 @@ from typing import Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
-from hakmem import console, events, fitted, generate, imports, paths, portrait, recording, trace
+from hakmem import (
+    allocators,
+    arms,
+    console,
+    events,
+    fitted,
+    generate,
+    imports,
+    overhead,
+    paths,
+    portrait,
+    recording,
+    trace,
+)
 from hakmem.build import build as compile_native
 from hakmem.errors import BadParameter
 from hakmem.events import Told
+from hakmem.progress import show
+from hakmem.stats import Interval
 
 app = typer.Typer()
 traces = typer.Typer(no_args_is_help=True, help="Make, look at, draw and convert traces of allocations.")
@@ -28,9 +44,16 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="Ends in .zs
 def record(
     command: Annotated[list[str], typer.Argument(help="-- PROGRAM ARGS")],
     output: Output = None,
+    cost: Annotated[
+        int | None,
+        typer.Option(min=2, help="Keep no trace: so many pairs of runs tell what recording costs."),
+    ] = None,
     as_json: console.Json = False,
 ) -> None:
     """Record what a program asks of malloc: one trace a process, and a summary; its exit status is passed on."""
+    if cost is not None:
+        _show_cost(command, cost, as_json)
+        return
     target = output or Path(f"{Path(command[0]).name}.trace.zst")
     done = recording.record(compile_native(), command, target)
     told = [_summary(trace.read(path)) for path in done.traces]
@@ -73,6 +96,57 @@ def make(
         lambda: _show(summed),
         lambda: console.next_step(f"hakmem run --arm hakmem --arm system --workload trace:{target}"),
     )
+
+
+@traces.command("speed")
+def speed(
+    names: Annotated[list[str] | None, typer.Argument(help="Generators; by default all of them.")] = None,
+    distribution: Annotated[Path | None, typer.Option(help="Of fleet; left out without it.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Of empirical; left out without it.")] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Measure how fast traces are made: millions of events a second of one core, compilation apart."""
+    needed: dict[str, dict[str, Any]] = {"fleet": {"distribution": distribution}, "empirical": {"source": source}}
+    known = [name for name in fitted.ALL if all(needed.get(name, {"": True}).values())]
+    rates, folder = [], paths.build() / "traces"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _bar("speed", " generators") as told:
+        for done, name in enumerate(names or known, 1):
+            rates.append(overhead.generation(name, needed.get(name, {}), folder))
+            told(done, len(names or known))
+    columns = ["generator", "made, M/s", "asked for", "written to a file, M/s", "time of it in the kernel"]
+    rows = [
+        (one.generator, f"{one.made:.0f}", f"{one.bound:g}", f"{one.written:.0f}", f"{100 * one.system:.0f} %")
+        for one in rates
+    ]
+    console.emit([asdict(one) for one in rates], as_json, lambda: console.table(columns, rows))
+
+
+@traces.command("overhead")
+def show_overhead(
+    allocator: Annotated[list[str] | None, typer.Option("--arm", help="As for run; several may be given.")] = None,
+    cycles: Annotated[int, typer.Option(min=100_000, help="Of mixed, in one run.")] = 5_000_000,
+    pairs: Annotated[int, typer.Option(min=2, help="Of a run of the driver and a replay.")] = 15,
+    as_json: console.Json = False,
+) -> None:
+    """Measure what a replay of mixed costs over the driver's own loop, in pairs."""
+    made, progress = compile_native(), show(quiet=as_json)
+    asked = [arms.parse(text) for text in allocator or ["system", "hakmem"]]
+    try:
+        found = [
+            overhead.replaying(made, arms.make(allocators.find(name, made), gates), cycles, pairs, progress)
+            for name, gates in asked
+        ]
+    finally:
+        progress.close()
+    columns = ["allocator", "driver, ns", "replay, ns", "added, ns (95 %)", "added instructions", "allowed, ns"]
+    rows = [
+        (one.allocator, f"{one.driver_ns:.2f}", f"{one.replay_ns:.2f}", _span(one.added_ns))
+        + ("needs valgrind" if one.added_instructions is None else f"{one.added_instructions:.2f}",)
+        + (f"{overhead.REPLAY_BOUND}",)
+        for one in found
+    ]
+    console.emit([asdict(one) for one in found], as_json, lambda: console.table(columns, rows))
 
 
 @traces.command("list")
@@ -130,6 +204,25 @@ def convert(
     else:
         imports.convert(source, target, form)
     console.say(str(target))
+
+
+def _show_cost(command: list[str], pairs: int, as_json: bool) -> None:
+    made, progress = compile_native(), show(quiet=as_json)
+    try:
+        found = overhead.recorded(made, command, pairs, progress)
+    finally:
+        progress.close()
+    rows = [
+        ("wall time", f"{found.plain_s:.3f} s plain, {found.recorded_s:.3f} s recorded: {_span(found.wall)} times"),
+        ("CPU time", f"{_span(found.cpu)} times"),
+        ("allowed", f"{overhead.RECORD_BOUND:g} times"),
+        ("records", f"{found.records:,} in a run"),
+    ]
+    console.emit(asdict(found), as_json, lambda: console.table([command[0], ""], rows))
+
+
+def _span(of: Interval) -> str:
+    return f"{of.estimate:.2f} ({of.low:.2f} to {of.high:.2f})"
 
 
 @contextmanager

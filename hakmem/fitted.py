@@ -156,9 +156,13 @@ def _lives(kept: Distribution, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.
         return np.array([min(int(LIFE_ONE / (1 + 1 / m).ln()), LONGEST) for m in seen], np.int64)
 
 
-def _wheel(slots: int, places: int) -> tuple[npt.NDArray[np.int64], ...]:
+def _wheel(slots: int, places: int) -> tuple[npt.NDArray[np.int32], ...]:
     """Return an empty wheel of deaths for so many blocks, and the free slots."""
-    return np.full(places, -1), np.full((slots, 2), -1), np.arange(slots)[::-1].copy()
+    return (
+        np.full(places, -1, np.int32),
+        np.full((slots, 2), -1, np.int32),
+        np.arange(slots, dtype=np.int32)[::-1].copy(),
+    )
 
 
 class Empirical(Endless):

@@ -18,6 +18,7 @@ RAMP_CHURN_SLOTS = 400
 PHASES_BURST = 640
 PHASES_SLOTS = 400
 TICKS_AHEAD = 12
+MOST_ROUNDS = 2**31 - 1
 EXPONENTIAL_CELLS = 1024
 LONG = np.uint64(1 << 62)  # far behind the last edge: nothing is drawn anew from here on
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # what a draw adds to the state of SplitMix64
@@ -379,15 +380,16 @@ def fragmenter(out, s, ids, limit, stride, rounds):
 
 
 # ---- populations whose deaths are known at birth ---------------------------------------------------------------------
-# Deaths wait in a wheel: `head` of a place's list, `waiting` (shape ``(slots, 2)``): the next in the list, its tick.
-# The places come round every ``len(head)`` ticks, a power of two. The clock counts allocations.
+# Deaths wait in a wheel: `head` of a place's list, `waiting` (shape ``(slots, 2)``): the next in the list, and how many
+# more times its place comes round before the block dies, which is every ``len(head)`` ticks, a power of two. The clock
+# counts allocations. All are 32 bits wide: the wheel of a large heap does not fit into a cache.
 
 
 @njit(cache=True, inline="always")
-def schedule(head, waiting, slot, due):
-    """Put the death of a block into the wheel."""
-    place = due & (len(head) - 1)
-    waiting[slot, 0], waiting[slot, 1] = head[place], due
+def schedule(s, head, waiting, slot, life):
+    """Let a block die after so many ticks; state: s[0] clock."""
+    place = (s[0] + life) & (len(head) - 1)
+    waiting[slot, 0], waiting[slot, 1] = head[place], min(life // len(head), MOST_ROUNDS)
     head[place] = slot
 
 
@@ -395,21 +397,21 @@ def schedule(head, waiting, slot, due):
 def next_death(s, head, waiting):
     """Take the next block that dies now, -1 if there is none; state: s[0] clock, s[2] 1 within a tick, s[3] next.
 
-    The wheel does not fit into a cache: each tick loads what a later one will need (s[4] keeps the load from being
-    dropped).
+    Each tick loads what a later one will need (s[4] keeps the load from being dropped).
     """
+    place = s[0] & (len(head) - 1)
     if s[2] == 0:
-        mask = len(head) - 1
-        place, later = s[0] & mask, head[(s[0] + TICKS_AHEAD) & mask]
+        later = head[(s[0] + TICKS_AHEAD) & (len(head) - 1)]
         s[3], head[place], s[2] = head[place], -1, 1
         s[4] ^= waiting[max(later, 0), 0]
     while s[3] >= 0:
         slot = s[3]
-        s[3], due = waiting[slot, 0], waiting[slot, 1]
-        if due == s[0]:
+        s[3], rounds = waiting[slot, 0], waiting[slot, 1]
+        if rounds == 0:
             return slot
-        schedule(head, waiting, slot, due)
-    return -1
+        waiting[slot, 0], waiting[slot, 1] = head[place], rounds - 1
+        head[place] = slot
+    return np.int64(-1)
 
 
 @njit(cache=True)
@@ -434,7 +436,7 @@ def empirical(out, s, rng, cells, lives, head, waiting, free_ids):
         s[0] += 1
         s[2] = 0
         if lives[cell, 1] > 0:
-            schedule(head, waiting, slot, s[0] + lives[cell, 0] + below(rng, lives[cell, 1]))
+            schedule(s, head, waiting, slot, lives[cell, 0] + below(rng, lives[cell, 1]))
     return n
 
 
@@ -492,7 +494,7 @@ def fleet(out, s, rng, births, start, sizes, means, edges, head, waiting, free_i
         s[1] -= 1
         slot = free_ids[s[1]]
         n = emit(out, n, MALLOC, slot, sizes[k], 0)
-        schedule(head, waiting, slot, s[0] + seen + lifetime(rng, edges, means[k]))
+        schedule(s, head, waiting, slot, seen + lifetime(rng, edges, means[k]))
     return n
 
 

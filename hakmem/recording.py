@@ -72,17 +72,12 @@ def record(build: Build, command: Sequence[str], output: Path) -> Recorded:
     BadTrace
         Nothing was seen: the program is static, brings an allocator of its own, or is set-user-id.
     """
-    program = shutil.which(command[0])
-    if program is None:
-        raise MissingTool(f"no program {command[0]!r} on the PATH")
+    found = program(command)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".record.", dir=output.parent.absolute()) as folder:
-        status = _run([program, *command[1:]], build.libs[LIBRARY], Path(folder))
-        raws = sorted(
-            (file for file in Path(folder).iterdir() if file.suffix != ".cmd"),
-            key=lambda file: (-_count(file), file.name),
-        )
-        raws = [raw for raw in raws if _count(raw)]
+        status = _run(found, environment(build, Path(folder)))
+        counts = {raw: _count(raw) for raw in _raws(Path(folder))}
+        raws = sorted(filter(counts.get, counts), key=lambda raw: (-counts[raw], raw.name))
         if not raws:
             raise BadTrace(
                 f"{command[0]} allocated nothing that could be recorded: it is static, brings its own allocator, "
@@ -112,13 +107,41 @@ def convert(raw: Path, output: Path, command: Sequence[str]) -> None:
     trace.write(output, made, origin, slots=slots, threads=count)
 
 
-def _run(command: list[str], library: Path, folder: Path) -> int:
+def program(command: Sequence[str]) -> list[str]:
+    """Return a command with its program found on the PATH.
+
+    Raises
+    ------
+    MissingTool
+        There is no such program.
+    """
+    found = shutil.which(command[0])
+    if found is None:
+        raise MissingTool(f"no program {command[0]!r} on the PATH")
+    return [found, *command[1:]]
+
+
+def environment(build: Build, folder: Path) -> dict[str, str]:
+    """Return the environment in which the processes of a program leave their notes in a folder."""
     before = os.environ.get("LD_PRELOAD")
-    env = {
+    library = str(build.libs[LIBRARY])
+    return {
         **os.environ,
-        "LD_PRELOAD": f"{library}:{before}" if before else str(library),
+        "LD_PRELOAD": f"{library}:{before}" if before else library,
         "HAKMEM_RECORD": str(folder / "raw"),
     }
+
+
+def noted(folder: Path) -> int:
+    """Count what all processes have noted in a folder."""
+    return sum(map(_count, _raws(folder)))
+
+
+def _raws(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.suffix != ".cmd"]
+
+
+def _run(command: list[str], env: dict[str, str]) -> int:
     with subprocess.Popen(command, env=env) as process:
         while True:
             try:
