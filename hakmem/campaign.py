@@ -7,12 +7,14 @@ block. What the ledger holds already is not measured again.
 With `until_decided` the verdicts are looked at after `blocks` blocks and at each of `LOOKS` times as many; a workload
 gets no further blocks once each of its verdicts is decided, or cannot be by more of them. Alpha is spent over the looks
 (`stats.nominal_alphas`), so that looking again and again errs no more often than looking once.
+
+On a cluster a block runs on one host, whole: its trials are compared with each other, never with another host's.
 """
 
 import functools
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -38,10 +40,14 @@ __all__ = [
     "Done",
     "Durations",
     "Plan",
+    "Session",
     "alpha",
     "counted",
     "judged",
+    "intention",
     "looks",
+    "measure",
+    "origin",
     "past",
     "plan",
     "prove",
@@ -69,6 +75,8 @@ class Plan(BaseModel):
         Arms that do not fit into the budget, each with the reason.
     expected_minutes : float
         For what the ledger does not hold yet; beyond `spec.budget_minutes` it is not run.
+    cluster : bool
+        The blocks are dealt out to the hosts of a cluster, whoever they are: rows of every host belong to it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,6 +91,7 @@ class Plan(BaseModel):
     ledger: Path
     to_measure: int
     expected_minutes: float
+    cluster: bool = False
 
     @property
     def trials(self) -> int:
@@ -127,6 +136,10 @@ class Plan(BaseModel):
         """Return the keys of a block's trials, in order."""
         return [self.key(arm, work, block, at) for at, arm in enumerate(self.order(work, block))]
 
+    def on(self, host: str) -> "Plan":
+        """Return the plan as another host would run it."""
+        return self.model_copy(update={"host": host})
+
     def frame(self) -> pd.DataFrame:
         """Return the arms as a table."""
         return pd.DataFrame(
@@ -143,7 +156,7 @@ class Plan(BaseModel):
         """Say in a few lines what will be measured and how long it takes."""
         lines = [
             f"{len(self.arms)} arms x {len(self.workloads)} workloads x {self.spec.blocks} blocks: {self.trials} trials"
-            f" on {self.host}, seed {self.spec.seed}, profile {self.spec.profile}",
+            f" on {'a cluster' if self.cluster else self.host}, seed {self.spec.seed}, profile {self.spec.profile}",
             f"to measure: {self.to_measure} trials, about {clock(60 * self.expected_minutes)}"
             f" (budget {self.spec.budget_minutes:g} min); ledger {self.ledger}",
         ]
@@ -175,7 +188,12 @@ class Done(BaseModel):
 
 
 def plan(
-    spec: CampaignSpec, *, ledger: Path | None = None, build: Build | None = None, host: str | None = None
+    spec: CampaignSpec,
+    *,
+    ledger: Path | None = None,
+    build: Build | None = None,
+    host: str | None = None,
+    cluster: bool = False,
 ) -> Plan:
     """Compile what is needed, find and prove the allocators, lay out the arms and say how long it takes.
 
@@ -188,6 +206,8 @@ def plan(
         The native build of the checkout by default.
     host : str, optional
         Identity of this host, see `hakmem.machine.host_id`.
+    cluster : bool
+        Its blocks are to be dealt out to hosts, see `Plan`.
 
     Returns
     -------
@@ -217,6 +237,7 @@ def plan(
         ledger=ledger or paths.runs() / f"{spec.study}.jsonl",
         to_measure=0,
         expected_minutes=0,
+        cluster=cluster,
     )
     return counted(made)
 
@@ -225,10 +246,10 @@ def counted(made: Plan) -> Plan:
     """Return a plan with what it still has to measure, and how long that takes."""
     known = past(made)
     durations = Durations(known.values())
-    blocks = range(made.spec.blocks)
-    left = [work for work in made.workloads for at in blocks for key in made.keys(work, at) if key not in known]
-    minutes = sum(map(durations.of, left)) / 60
-    return made.model_copy(update={"to_measure": len(left), "expected_minutes": minutes})
+    lacks = _Lacks(made, known.values())
+    left = {work: sum(lacks(work, block, known) for block in range(made.spec.blocks)) for work in made.workloads}
+    minutes = sum(count * durations.of(work) for work, count in left.items()) / 60
+    return made.model_copy(update={"to_measure": sum(left.values()), "expected_minutes": minutes})
 
 
 def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
@@ -255,7 +276,7 @@ def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
         Another process writes the ledger, or it cannot be written.
     """
     with Ledger(made.ledger) as ledger:
-        session = _Session(made, ledger, quiet, judge)
+        session = Session(made, ledger, quiet, judge)
         try:
             return session.measure_all()
         finally:
@@ -278,15 +299,20 @@ def verdicts(made: Plan, table: pd.DataFrame, judge: Judge | None = None) -> lis
     judge : callable, optional
         Of rows and an alpha; `verdict.judge` with the smallest target by default.
     """
-    return judged(table, made.looks, judge or _judge(made))
+    return judged(table, made.looks, judge or _judge(made), together=made.cluster)
 
 
-def judged(table: pd.DataFrame, when: tuple[int, ...], judge: Judge) -> list[Verdict]:
-    """Judge rows that were looked at after so many blocks; see `verdicts`."""
+def judged(table: pd.DataFrame, when: tuple[int, ...], judge: Judge, *, together: bool = False) -> list[Verdict]:
+    """Judge rows that were looked at after so many blocks; see `verdicts`.
+
+    With `together` the blocks of all hosts make one verdict: arms are compared within blocks, hence within hosts, and
+    the host is a blocking factor. Otherwise each host has its own.
+    """
     found: list[Verdict] = []
     for _, cell in table.groupby("workload", sort=False):
         planned = cell.loc[cell["block"] < when[-1], "block"]
-        found += judge(cell, alpha(when, planned.nunique()))
+        level = alpha(when, planned.nunique())
+        found += judge(stats.hosts_as_blocks(cell) if together else cell, level)
     return found
 
 
@@ -310,19 +336,22 @@ def _judge(made: Plan) -> Judge:
     return lambda table, level: verdict.judge(table, target, level)
 
 
-class _Session:
+class Session:
     """One process at work on a plan.
 
-    `left` counts the trials still to measure by workload, `spoiled` holds the numbers of its spoiled blocks.
+    `left` counts the trials still to measure by workload, `spoiled` holds the numbers of its spoiled blocks, `hands` is
+    how many hosts are at work.
     """
+
+    hands = 1
 
     def __init__(self, made: Plan, ledger: Ledger, quiet: bool, judge: Judge | None) -> None:
         self.plan, self.ledger, self.judge = made, ledger, judge
         self.most = made.looks[-1]
         self.goal = dict.fromkeys((work.text for work in made.workloads), made.spec.blocks)
         self.undecided: dict[str, str] = {}
-        self.keys = functools.cache(made.keys)
         before = past(made)
+        self.find_lacks = _Lacks(made, before.values())
         self.durations = Durations(before.values())
         self.reused, self.measured = len(before), 0
         self.spoiled: dict[str, set[int]] = {work.text: set() for work in made.workloads}
@@ -336,7 +365,7 @@ class _Session:
 
     def lacks(self, work: Workload, block: int) -> int:
         """Return how many trials of a block are not in the ledger."""
-        return sum(key not in self.ledger.keys for key in self.keys(work, block))
+        return self.find_lacks(work, block, self.ledger.keys)
 
     def repeats(self, work: Workload) -> int:
         """Return how many further blocks the spoiled ones among the planned ask for."""
@@ -401,46 +430,28 @@ class _Session:
 
     def measure_block(self, work: Workload, block: int) -> None:
         """Run what a block lacks, in its order, each trial durable before the next begins."""
-        self.provenance = self.provenance or _introduce(self.plan, self.ledger)
-        for position, arm in enumerate(self.plan.order(work, block)):
-            key = self.keys(work, block)[position]
+        if not self.provenance:
+            known = origin(self.plan)
+            self.ledger.append(known)
+            self.ledger.append(intention(self.plan))
+            self.provenance = known.id
+        for position, key in enumerate(self.plan.keys(work, block)):
             if key not in self.ledger.keys:
-                made = self.measure(arm, work, block, position, key)
-                self.ledger.append(made)
-                self.durations.add(made)
-                self.measured += 1
-                self.left[work.text] -= 1
-                self.note(made)
-                self.tell(f"{work.text}: {arm.label}")
+                made = measure(self.plan, work, block, position, self.provenance)
+                self.take(made.model_copy(update={"order": len(self.ledger.trials)}))
 
-    def measure(self, arm: Arm, work: Workload, block: int, position: int, key: str) -> Trial:
-        """Run one trial, save its series, make its row."""
-        sampler = sample.Sampler(family=work.program) if sample.use(work.threads) else None
-        shift = padding_of(self.plan.spec.seed, block)
-        layout = self.plan.layout(block)
-        placed = arm.laid_out(layout)
-        outcome = trial(self.plan.build, placed, work, padding=shift, tick=sampler.tick if sampler else None)
-        series = Path(f"{self.plan.ledger.stem}.series", f"{key}.parquet")
-        saved = sampler is not None and sampler.write(self.plan.ledger.parent / series)
-        return store.row(
-            outcome,
-            placed,
-            work,
-            self.plan.build,
-            study=self.plan.spec.study,
-            trial_key=key,
-            provenance=self.provenance,
-            host=self.plan.host,
-            block=block,
-            position=position,
-            order=len(self.ledger.trials),
-            layout=layout if arm.allocator.layouts else None,
-            series=str(series) if saved else None,
-        )
+    def take(self, made: Trial) -> None:
+        """Make a trial durable, and show it."""
+        self.ledger.append(made)
+        self.durations.add(made)
+        self.measured += 1
+        self.left[made.workload] -= 1
+        self.note(made)
+        self.tell(f"{made.workload}: {made.arm}")
 
     def tell(self, what: str) -> None:
         """Show where we are; the ETA is what the measured durations say, and no more than the budget."""
-        eta_s = sum(self.left[work.text] * self.durations.of(work) for work in self.plan.workloads)
+        eta_s = sum(self.left[work.text] * self.durations.of(work) for work in self.plan.workloads) / self.hands
         budget_s = max(0.0, 60 * self.plan.spec.budget_minutes - self.durations.spent_s)
         self.progress.step(self.measured, self.measured + sum(self.left.values()), min(eta_s, budget_s), what)
 
@@ -464,27 +475,87 @@ class Durations:
         return LAUNCH_S + (fmean(self._walls[work.text]) if work.text in self._walls else work.expected_s)
 
 
-def _introduce(made: Plan, ledger: Ledger) -> str:
-    """Write the provenance and plan records of this session; return the provenance's id."""
+class _Lacks:
+    """How many trials a block lacks on the host that has most of it; keys are hashed once."""
+
+    def __init__(self, made: Plan, past: Iterable[Trial]) -> None:
+        self._plan = made
+        self._keys = functools.cache(lambda host, work, block: made.on(host).keys(work, block))
+        self._hosts = dict.fromkeys([made.host, *(known.host for known in past)])
+
+    def __call__(self, work: Workload, block: int, known: Container[str]) -> int:
+        return min(self.on(host, work, block, known) for host in self._hosts)
+
+    def on(self, host: str, work: Workload, block: int, known: Container[str]) -> int:
+        """Return how many it lacks on one host."""
+        self._hosts[host] = None
+        return sum(key not in known for key in self._keys(host, work, block))
+
+
+def measure(made: Plan, work: Workload, block: int, position: int, provenance: str) -> Trial:
+    """Run one trial of a plan and make its row; its series is saved beside the ledger.
+
+    Parameters
+    ----------
+    made : Plan
+    work : Workload
+        One of its workloads.
+    block, position : int
+        Which trial.
+    provenance : str
+        What the row says of where it comes from, see `origin`.
+
+    Returns
+    -------
+    Trial
+        Its `order` is 0: who writes the ledger knows better.
+    """
+    arm, key, layout = made.order(work, block)[position], made.keys(work, block)[position], made.layout(block)
+    placed = arm.laid_out(layout)
+    sampler = sample.Sampler(family=work.program) if sample.use(work.threads) else None
+    shift = padding_of(made.spec.seed, block)
+    outcome = trial(made.build, placed, work, padding=shift, tick=sampler.tick if sampler else None)
+    series = Path(f"{made.ledger.stem}.series", f"{key}.parquet")
+    saved = sampler is not None and sampler.write(made.ledger.parent / series)
+    return store.row(
+        outcome,
+        placed,
+        work,
+        made.build,
+        study=made.spec.study,
+        trial_key=key,
+        provenance=provenance,
+        host=made.host,
+        block=block,
+        position=position,
+        order=0,
+        layout=layout if arm.allocator.layouts else None,
+        series=str(series) if saved else None,
+    )
+
+
+def origin(made: Plan) -> store.Provenance:
+    """Say where the rows measured from now on come from: this host, as it is."""
     now = datetime.now(UTC)
     facts = machine.probe(made.host, compiler=None).model_dump(mode="json")
     facts |= {"build": made.build.build_id, "build_compiler": made.build.compiler, "seed": made.spec.seed}
     facts |= {"allocators": {arm.allocator.label: arm.allocator.model_dump(mode="json") for arm in made.arms}}
     identity = store.digest({"facts": facts, "started": now.isoformat()})
-    ledger.append(store.Provenance(id=identity, host=made.host, started=now, facts=facts))
-    ledger.append(
-        store.Plan(
-            study=made.spec.study,
-            started=now,
-            seed=made.spec.seed,
-            blocks=made.spec.blocks,
-            arms=tuple(arm.label for arm in made.arms),
-            workloads=tuple(work.text for work in made.workloads),
-            spec=made.spec.model_dump(mode="json"),
-            cluster=False,
-        )
+    return store.Provenance(id=identity, host=made.host, started=now, facts=facts)
+
+
+def intention(made: Plan) -> store.Plan:
+    """Say what a session sets out to measure."""
+    return store.Plan(
+        study=made.spec.study,
+        started=datetime.now(UTC),
+        seed=made.spec.seed,
+        blocks=made.spec.blocks,
+        arms=tuple(arm.label for arm in made.arms),
+        workloads=tuple(work.text for work in made.workloads),
+        spec=made.spec.model_dump(mode="json"),
+        cluster=made.cluster,
     )
-    return identity
 
 
 def past(made: Plan) -> dict[str, Trial]:
@@ -492,8 +563,9 @@ def past(made: Plan) -> dict[str, Trial]:
     if not made.ledger.exists():
         return {}
     blocks = range(2 * made.looks[-1])
-    wanted = {key for work in made.workloads for block in blocks for key in made.keys(work, block)}
-    known = (record for record in store.records(made.ledger) if isinstance(record, Trial))
+    known = [record for record in store.records(made.ledger) if isinstance(record, Trial)]
+    plans = [made.on(host) for host in {trial.host for trial in known}] if made.cluster else [made]
+    wanted = {key for one in plans for work in made.workloads for at in blocks for key in one.keys(work, at)}
     return {trial.trial_key: trial for trial in known if trial.trial_key in wanted}
 
 

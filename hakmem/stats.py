@@ -99,6 +99,18 @@ def wide(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     return keyed.groupby(["host", "block", "layout", "arm"])["log"].mean().map(math.exp).unstack("arm")
 
 
+def hosts_as_blocks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Make one study of what several hosts measured: their names joined, and a number of its own for each's blocks.
+
+    Arms are then still compared within blocks only, hence within hosts: the host is a blocking factor, and no figure
+    of one host ever meets one of another.
+    """
+    hosts = sorted(rows["host"].unique())
+    if len(hosts) < 2:
+        return rows
+    return rows.assign(host=" + ".join(hosts), block=rows.groupby(["host", "block"], sort=False).ngroup())
+
+
 def log_ratios(table: pd.DataFrame, arm: str, baseline: str = BASELINE) -> Array:
     """Take the log of arm over baseline, one figure for each block (or layout) that has both; `table` is of `wide`."""
     return over_layouts(_paired_logs(table, arm, baseline))
