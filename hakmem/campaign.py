@@ -47,6 +47,7 @@ __all__ = [
     "intention",
     "looks",
     "measure",
+    "on_cluster",
     "origin",
     "past",
     "plan",
@@ -193,7 +194,6 @@ def plan(
     ledger: Path | None = None,
     build: Build | None = None,
     host: str | None = None,
-    cluster: bool = False,
 ) -> Plan:
     """Compile what is needed, find and prove the allocators, lay out the arms and say how long it takes.
 
@@ -206,8 +206,6 @@ def plan(
         The native build of the checkout by default.
     host : str, optional
         Identity of this host, see `hakmem.machine.host_id`.
-    cluster : bool
-        Its blocks are to be dealt out to hosts, see `Plan`.
 
     Returns
     -------
@@ -237,7 +235,6 @@ def plan(
         ledger=ledger or paths.runs() / f"{spec.study}.jsonl",
         to_measure=0,
         expected_minutes=0,
-        cluster=cluster,
     )
     return counted(made)
 
@@ -250,6 +247,11 @@ def counted(made: Plan) -> Plan:
     left = {work: sum(lacks(work, block, known) for block in range(made.spec.blocks)) for work in made.workloads}
     minutes = sum(count * durations.of(work) for work, count in left.items()) / 60
     return made.model_copy(update={"to_measure": sum(left.values()), "expected_minutes": minutes})
+
+
+def on_cluster(made: Plan) -> Plan:
+    """Return a plan whose blocks are dealt out to the hosts of a cluster."""
+    return counted(made.model_copy(update={"cluster": True}))
 
 
 def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
@@ -419,6 +421,10 @@ class Session:
             if lacks:
                 with turn.taken(self.progress.wait):
                     self.measure_block(work, block)
+        return self.done(stopped)
+
+    def done(self, stopped: str | None) -> Done:
+        """Sum up what this session did."""
         return Done(
             ledger=self.plan.ledger,
             measured=self.measured,
@@ -466,7 +472,9 @@ class Durations:
             self.add(known)
 
     def add(self, known: Trial) -> None:
-        """Take note of a trial."""
+        """Take note of a trial; how long a lost one ran nobody knows."""
+        if known.status == "lost":
+            return
         self._walls.setdefault(known.workload, []).append(known.wall_s)
         self.spent_s += known.wall_s + LAUNCH_S
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "build": ("cli_look", "Compile the allocator and its drivers, or find them compiled."),
     "run": ("cli_measure", "Run one trial of each arm on each workload and print what it measured."),
     "sweep": ("cli_measure", "Sweep gates x allocators x workloads in blocks into a ledger."),
+    "worker": ("cli_cluster", "Measure blocks for a sweep on another host."),
     "bench": ("cli_measure", "Measure hakmem's flavours beside every installed peer."),
     "own-cost": ("cli_measure", "Measure what the workbench costs the programs it measures."),
     "record": ("cli_trace", "Record what a program asks of malloc: one trace a process."),

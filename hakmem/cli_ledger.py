@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from hakmem import campaign, console, paths, store, terminal, verdict
@@ -22,7 +23,7 @@ def show(
     parquet: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
     as_json: console.Json = False,
 ) -> None:
-    """Show a ledger: figures and verdicts by workload and arm, or its rows."""
+    """Show a ledger: figures and verdicts by workload, host and arm, or its rows; hosts are never pooled."""
     if study is None:
         known = [_ledger_line(path) for path in sorted(paths.runs().glob("*.jsonl"))]
         columns = ["study", "trials", "hosts", "last"]
@@ -35,20 +36,16 @@ def show(
         )
         return
     path = _path(study)
-    rows = store.load(path, host=host)
+    rows = store.load(path, host=host, pool_hosts=True)
     rows = rows if everything else store.newest(rows)
     if rows.empty:
         raise LedgerError(f"{path} holds no trials" + (f" of host {host}" if host else ""))
-    if csv is not None:
-        rows.map(lambda cell: json.dumps(cell) if isinstance(cell, dict | list | tuple) else cell).to_csv(
-            csv, index=False
-        )
-    if parquet is not None:
-        rows.map(lambda cell: json.dumps(cell) if isinstance(cell, dict | list | tuple) else cell).to_parquet(parquet)
+    _export(rows, csv, parquet)
     # What was looked at again and again is judged as strictly as then.
     plan = next((record for record in reversed(list(store.records(path))) if isinstance(record, store.Plan)), None)
     when = campaign.looks(plan.blocks, bool(plan.spec.get("until_decided"))) if plan else (1,)
-    judged = campaign.judged(rows, when, lambda table, alpha: verdict.judge(table, alpha=alpha))
+    together = plan is not None and plan.cluster
+    judged = campaign.judged(rows, when, lambda table, alpha: verdict.judge(table, alpha=alpha), together=together)
     console.emit(
         json.loads(rows.to_json(orient="records", date_format="iso")),
         as_json,
@@ -79,6 +76,20 @@ def merge(
         lambda: console.say(told),
         lambda: console.next_step(f"hakmem show {into} --host {made.hosts[0] if made.hosts else 'HOST'}"),
     )
+
+
+def _export(rows: pd.DataFrame, csv: Path | None, parquet: Path | None) -> None:
+    """Write rows to files, one line a trial; what a cell holds of lists and mappings is JSON there."""
+    flat = rows.map(lambda cell: json.dumps(cell) if isinstance(cell, dict | list | tuple) else cell)
+    try:
+        if csv is not None:
+            flat.to_csv(csv, index=False)
+        if parquet is not None:
+            flat.to_parquet(parquet)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot write the rows to {error.filename or csv or parquet}: {error.strerror or error}"
+        ) from error
 
 
 def _path(study: str) -> Path:

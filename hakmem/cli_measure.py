@@ -14,6 +14,7 @@ from hakmem import (
     allocators,
     arms,
     campaign,
+    cli_cluster,
     console,
     crosscheck,
     machine,
@@ -131,6 +132,12 @@ def sweep(
     layouts: Annotated[
         int | None, typer.Option(help="Link every hakmem so many times, laid out otherwise: two blocks each, or more.")
     ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Deal blocks out to workers: local, tcp://127.0.0.1:PORT or tls://HOST:PORT.")
+    ] = None,
+    tls_ca: cli_cluster.Ca = None,
+    tls_cert: cli_cluster.Cert = None,
+    tls_key: cli_cluster.Key = None,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Show what would be measured, and how long it takes.")
     ] = False,
@@ -160,14 +167,16 @@ def sweep(
     spec = (ProgramSpec if command else CampaignSpec).checked(said)
     if budget and (blocks or budget_minutes):
         raise BadParameter("--budget chooses the blocks: it goes without --blocks and --budget-minutes")
+    measures = cli_cluster.measures(cluster, tls_ca, tls_cert, tls_key)
     made = fit(spec, _seconds(budget)) if budget else campaign.plan(spec)
+    made = campaign.on_cluster(made) if cluster else made
     if plan_only:
         whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})
         console.emit(
             whole, as_json, lambda: terminal.plan(made), lambda: console.next_step("the same command without --plan")
         )
         return
-    done = _measure(made, as_json)
+    done = _measure(made, as_json, measures)
     rows = campaign.rows(made)
     judged = campaign.verdicts(made, rows)
     console.emit(
@@ -295,12 +304,12 @@ def _short(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _measure(made: campaign.Plan, as_json: bool) -> campaign.Done:
+def _measure(made: campaign.Plan, as_json: bool, measures: cli_cluster.Measures = campaign.run) -> campaign.Done:
     """Show the plan, then run it; Ctrl-C leaves a ledger that the same command goes on with."""
     if not as_json:
         terminal.plan(made)
     try:
-        return campaign.run(made)
+        return measures(made)
     except KeyboardInterrupt:
         console.complain(f"interrupted; {made.ledger} keeps what was measured, the same command goes on from there")
         raise typer.Exit(130) from None

@@ -11,7 +11,8 @@
     ├── BuildFailed            4   the native build failed
     ├── TrialFailed            5   a trial that had to succeed did not
     ├── LedgerError            6   a ledger that cannot be read, written or pooled
-    └── ReportFailed           7   a notebook failed; what it reached is saved
+    ├── ReportFailed           7   a notebook failed; what it reached is saved
+    └── ClusterError           8   a cluster that cannot be formed or joined
 
 The number is the exit status of the command `hakmem`; it is part of the interface.
 """
@@ -25,6 +26,7 @@ __all__ = [
     "BadParameter",
     "BadTrace",
     "BuildFailed",
+    "ClusterError",
     "HakmemError",
     "LedgerError",
     "MissingTool",
@@ -86,6 +88,12 @@ class ReportFailed(HakmemError):
     """A notebook failed while it was executed; what it reached is saved."""
 
     exit_code = 7
+
+
+class ClusterError(HakmemError):
+    """A cluster that cannot be formed, or that this host cannot join."""
+
+    exit_code = 8
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

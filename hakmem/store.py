@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -326,16 +327,8 @@ def row(outcome: Outcome, arm: Arm, work: Workload, build: Build, **where: Any) 
             measured |= {"ops": None, "seconds": None, "ops_per_s": None}
     return Trial(
         **where,
-        arm=arm.label,
-        role=arm.role,
-        allocator=arm.allocator.name,
-        version=arm.allocator.version,
-        linkage=arm.allocator.linkage,
-        build=build.build_id,
-        gates=arm.gates,
+        **_asked(arm, work, build),
         effective_gates=own.gates if own else None,
-        workload=work.text,
-        argv=work.args if work.program else (build.driver(work.driver, arm.allocator.flavour).name, *work.args),
         cpu=done.cpu,
         status=outcome.status,
         exit_status=done.exit_status,
@@ -355,6 +348,29 @@ def row(outcome: Outcome, arm: Arm, work: Workload, build: Build, **where: Any) 
     )
 
 
+def lost(arm: Arm, work: Workload, build: Build, why: str, started: datetime, **where: Any) -> Trial:
+    """Make the row of a trial whose worker was lost: what was asked for, and that nobody knows how it ended."""
+    wall_s = (datetime.now(UTC) - started).total_seconds()
+    ended = {"status": "lost", "spoiled": (why,), "started": started, "wall_s": wall_s}
+    return Trial(**where, **_asked(arm, work, build), **ended)
+
+
+def _asked(arm: Arm, work: Workload, build: Build) -> dict[str, Any]:
+    """Return the columns that say what a trial was to measure."""
+    program = () if work.program else (build.driver(work.driver, arm.allocator.flavour).name,)
+    return {
+        "arm": arm.label,
+        "role": arm.role,
+        "allocator": arm.allocator.name,
+        "version": arm.allocator.version,
+        "linkage": arm.allocator.linkage,
+        "build": build.build_id,
+        "gates": arm.gates,
+        "workload": work.text,
+        "argv": (*program, *work.args),
+    }
+
+
 def frame(trials: Iterable[Trial]) -> pd.DataFrame:
     """Return trials as the tidy frame that `load` documents."""
     table = pd.DataFrame([trial.model_dump() for trial in trials], columns=COLUMNS)
@@ -368,9 +384,9 @@ def frame(trials: Iterable[Trial]) -> pd.DataFrame:
 
 
 def newest(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep the rows that belong together: for each workload those of the build and arguments measured last."""
+    """Keep the rows that belong together: for each host and workload those of the build and arguments measured last."""
     kept = []
-    for _, cell in table.groupby("workload", sort=False):
+    for _, cell in table.groupby(["host", "workload"], sort=False):
         last = cell.sort_values("order").iloc[-1]
         same_arguments = cell["argv"].map(lambda argv: argv[1:]) == last["argv"][1:]
         kept.append(cell[same_arguments & (cell["build"] == last["build"])])

@@ -1,7 +1,7 @@
 """Studies, trials and plans as tables that fit a terminal."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -29,12 +29,14 @@ def plan(made: Plan) -> None:
 
 def trials(rows: pd.DataFrame) -> None:
     """Print one line a trial."""
+    several = rows["host"].nunique() > 1
     cells = []
     for _, row in rows.iterrows():
         figures = [row["peak_rss_mb"], row["end_rss_less_lazyfree_mb"], row["minflt"], row["syscalls_per_op"]]
         shown = [speed(row["ops_per_s"], row["ops"]), *map(console.number, figures)]
-        cells.append((row["arm"], row["workload"], row["status"], *shown, "yes" if row["spoiled"] else ""))
-    console.table(TRIAL_COLUMNS, cells)
+        where = [row["host"]] if several else []
+        cells.append((row["arm"], row["workload"], *where, row["status"], *shown, "yes" if row["spoiled"] else ""))
+    console.table([*TRIAL_COLUMNS[:2], *["host"] * several, *TRIAL_COLUMNS[2:]], cells)
 
 
 def speed(ops_per_s: float, ops: float) -> str:
@@ -69,17 +71,19 @@ def torn(rows: pd.DataFrame) -> None:
 
 
 def study(rows: pd.DataFrame, judged: Iterable[Verdict]) -> None:
-    """Print one table a workload: an arm a line, medians over its trials, ratio to the baseline, verdict."""
-    words = {(one.workload, one.arm): one for one in judged}
+    """Print one table a workload and host: an arm a line, medians over its trials, ratio to the baseline, verdict.
+
+    What several hosts say together follows, as ratios within blocks: figures of two hosts are never pooled.
+    """
+    words = {(one.host, one.workload, one.arm): one for one in judged}
+    several = rows["host"].nunique() > 1
     for work, cell in rows.groupby("workload", sort=False):
-        pace = stats.wide(cell, "ops_per_s")
-        ranked = cell.assign(rank=cell["role"].map(ROLES.index)).sort_values(["rank", "arm"])
-        lines = []
-        for (name, role), mine in ranked.groupby(["arm", "role"], sort=False):
-            one = words.get((str(work), str(name))) if role == "arm" else None
-            lines.append(_line(str(name), str(role), mine, pace, one))
-        columns = [name for name in lines[0] if console.out.width >= NARROW or name in _narrow(str(work))]
-        console.table(columns, ([line[name] for name in columns] for line in lines), title=str(work))
+        for host, mine in cell.groupby("host"):
+            title = f"{work} on {host}" if several else str(work)
+            _arms(mine, {arm: one for (at, on, arm), one in words.items() if (at, on) == (host, work)}, title)
+        together = {arm: one for (at, on, arm), one in words.items() if on == work and at not in set(cell["host"])}
+        if together:
+            _together(stats.wide(cell, "ops_per_s"), together, f"{work}, hosts together")
     layouts(one for one in words.values() if one.layouts)
 
 
@@ -99,6 +103,23 @@ def percent(found: stats.Interval) -> str:
     return f"{found.estimate:+.2f} ({found.low:+.2f}..{found.high:+.2f})"
 
 
+def _arms(cell: pd.DataFrame, words: Mapping[str, Verdict], title: str) -> None:
+    """Print the arms of one workload on one host."""
+    pace = stats.wide(cell, "ops_per_s")
+    ranked = cell.assign(rank=cell["role"].map(ROLES.index)).sort_values(["rank", "arm"])
+    lines = []
+    for (name, role), mine in ranked.groupby(["arm", "role"], sort=False):
+        lines.append(_line(str(name), str(role), mine, pace, words.get(str(name)) if role == "arm" else None))
+    work = str(cell["workload"].iloc[0])
+    columns = [name for name in lines[0] if console.out.width >= NARROW or name in _narrow(work)]
+    console.table(columns, ([line[name] for name in columns] for line in lines), title=title)
+
+
+def _together(pace: pd.DataFrame, words: Mapping[str, Verdict], title: str) -> None:
+    lines = [(arm, _ratio(stats.log_ratios(pace, arm)), one.blocks, _word(one)) for arm, one in words.items()]
+    console.table(["arm", "to A (95 %)", "blocks", "verdict"], lines, title=title)
+
+
 def _line(name: str, role: str, mine: pd.DataFrame, pace: pd.DataFrame, judged: Verdict | None) -> dict[str, str]:
     good = mine[mine["status"] == "ok"]
     return {
@@ -109,8 +130,12 @@ def _line(name: str, role: str, mine: pd.DataFrame, pace: pd.DataFrame, judged: 
         "peak MB": console.number(good["peak_rss_mb"].median()),
         "end MB": console.number(good["end_rss_less_lazyfree_mb"].median()),
         "syscalls/op": console.number(good["syscalls_per_op"].median()),
-        "verdict": f"{judged.icon} {judged.word}" if judged else "",
+        "verdict": _word(judged),
     }
+
+
+def _word(judged: Verdict | None) -> str:
+    return f"{judged.icon} {judged.word}" if judged else ""
 
 
 def _narrow(work: str) -> tuple[str, ...]:
