@@ -80,10 +80,10 @@ async def _work(where: Address, name: str, scratch: str) -> None:
         async with Worker(where.url, local_directory=scratch, **ways) as worker:
             complain(f"{name} measures for {where.url}; it ends with the study, or by Ctrl-C")
             await worker.finished()
-    except ValueError as error:
-        if "name taken" not in str(error):
-            raise
-        raise ClusterError(f"a worker of host {name} is at {where.url} already: one worker a host") from error
+    except RuntimeError as error:
+        why = str(error.__cause__ or error)
+        taken = f"a worker of host {name} is there already, and a host has one"
+        raise ClusterError(f"cannot join {where.url}: {taken if 'name taken' in why else why}") from error
 
 
 def block(text: str) -> None:

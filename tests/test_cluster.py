@@ -1,0 +1,195 @@
+"""Two real worker processes on loopback, under two host identities, and a planner in a process of its own."""
+
+import json
+import re
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+from test_campaign import plan
+
+from hakmem import campaign, paths, store
+from hakmem.campaign import Plan
+from hakmem.errors import ClusterError
+
+PLANNER = """
+import sys
+from pathlib import Path
+from hakmem import campaign, cluster, wire
+from hakmem.study import CampaignSpec
+spec, ledger, where, revision, *files = sys.argv[1:]
+if revision:  # plan as another checkout would
+    mine = cluster.offer
+    def other(made, session):
+        offered = mine(made, session)
+        return offered.model_copy(update={"identity": offered.identity.model_copy(update={"revision": revision})})
+    cluster.offer = other
+if __name__ == "__main__":
+    made = campaign.plan(CampaignSpec.model_validate_json(spec), ledger=Path(ledger), host="planner")
+    done = cluster.run(
+        campaign.on_cluster(made), wire.address(where, *map(Path, files)), local=where == wire.LOCAL
+    )
+    print(done.model_dump_json())
+"""
+Process = subprocess.Popen[str]
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start processes that end with the test."""
+    started: list[Process] = []
+
+    def begin(*command: str) -> Process:
+        with (tmp_path / f"{len(started)}.err").open("w") as log:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=paths.root())
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def planner(start: Start, folder: Path, made: Plan, where: str, *files: Path, revision: str = "") -> Process:
+    script = folder / "planner.py"
+    script.write_text(PLANNER)
+    spec = made.spec.model_dump_json()
+    return start(sys.executable, str(script), spec, str(made.ledger), where, revision, *map(str, files))
+
+
+def worker(start: Start, address: str, host: str, *options: str) -> Process:
+    return start(sys.executable, "-m", "hakmem", "worker", address, "--host", host, *options)
+
+
+def wait_for(what: Callable[[], object], *processes: Process) -> object:
+    until = time.monotonic() + 120
+    while not (found := what()):
+        assert time.monotonic() < until, "nothing happened for two minutes"
+        assert all(process.poll() is None for process in processes), "a process ended too early"
+        time.sleep(0.02)
+    return found
+
+
+def listening(folder: Path, process: Process) -> str:
+    """Return where the planner, the first process of the test, listens."""
+    said = wait_for(lambda: re.search(r"listening at (\S+);", (folder / "0.err").read_text()), process)
+    assert isinstance(said, re.Match)
+    return str(said[1])
+
+
+def trials(path: Path) -> pd.DataFrame:
+    return store.load(path, pool_hosts=True) if path.exists() else pd.DataFrame({"host": []})
+
+
+def sockets(process: Process) -> set[str]:
+    """Return the addresses at which a process and its children listen."""
+    whole = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    found = [one for each in whole for one in each.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    return {str(one.laddr.ip) for one in found}
+
+
+def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(tmp_path: Path, start: Start) -> None:
+    few = {"allocators": ["hakmem"], "decommit": ["OFF"], "target_mb": [10]}
+    made = plan(tmp_path, workloads=["mixed:ws=50,cycles=40000000"], blocks=3, **few)
+    planning = planner(start, tmp_path, made, "tcp://127.0.0.1:0")
+    address = listening(tmp_path, planning)
+    one, two = worker(start, address, "one"), worker(start, address, "two")
+    wait_for(lambda: set(trials(made.ledger)["host"]) == {"one", "two"}, planning, one, two)
+    wait_for(lambda: trials(made.ledger)["host"].value_counts()["one"] % len(made.arms), planning, one, two)
+    assert sockets(planning) == sockets(two) == {"127.0.0.1"}
+    one.kill()
+    again = worker(start, address, "two")
+    assert again.wait(timeout=120) == 8
+    assert "a worker of host two is there already" in (tmp_path / "3.err").read_text()
+    out, _ = planning.communicate(timeout=200)
+    done = campaign.Done.model_validate_json(out)
+    assert two.wait(timeout=60) == 0
+
+    rows = trials(made.ledger)
+    kinds = [json.loads(line)["type"] for line in made.ledger.read_text().splitlines()]
+    assert (kinds.count("plan"), kinds.count("provenance")) == (1, 2)
+    assert set(rows["provenance"]) == set(store.provenance(made.ledger))
+    lost = rows[rows["status"] == "lost"]
+    assert set(lost["host"]) == {"one"} and lost["block"].nunique() == 1
+    assert all("its worker on one was lost" in reasons for reasons in lost["spoiled"])
+    assert lost["ops"].isna().all()
+    assert set(rows.loc[rows["status"] != "lost", "status"]) == {"ok"}
+    # No block is split over hosts; the lost one is run again, whole, as a further block.
+    arms = len(made.arms)
+    assert (rows.groupby("block")["host"].nunique() == 1).all() and (rows.groupby("block").size() == arms).all()
+    assert len(set(rows["block"])) > made.spec.blocks and done.spoiled_blocks >= 1
+    assert list(rows["order"]) == list(range(len(rows))) and done.measured == len(rows)
+    # One measurement at a time on this host, whatever it is called: two blocks never overlap.
+    spans = rows[rows["status"] == "ok"].groupby("block").agg(begin=("started", "min"), end=("started", "max"))
+    spans = spans.sort_values("begin")
+    assert (spans["begin"].iloc[1:].to_numpy() > spans["end"].iloc[:-1].to_numpy()).all()
+    # The study is complete for whoever comes next, and its verdict rests on pairs within hosts.
+    later = campaign.on_cluster(made)
+    assert later.to_measure == 0 and len(campaign.rows(later)) == len(rows)
+    (judged,) = campaign.verdicts(later, campaign.rows(later))
+    assert judged.host == "one + two" or "one" not in set(rows.loc[rows["status"] == "ok", "host"])
+    assert judged.word != "NO-GO"  # a lost worker is not held against an arm
+
+
+def test_a_worker_of_this_host_is_started_for_local(tmp_path: Path, start: Start) -> None:
+    made = plan(tmp_path, blocks=1, workloads=["ramp:n=2000,churn_ops=100", "idle:burst_mb=5,idle_ms=300"])
+    out, _ = planner(start, tmp_path, made, "local").communicate(timeout=200)
+    assert campaign.Done.model_validate_json(out).measured >= made.trials
+    rows = campaign.rows(campaign.on_cluster(made))
+    assert set(rows["host"]) == {"planner"} and set(rows["status"]) == {"ok"}
+    assert campaign.on_cluster(made).to_measure == campaign.counted(made).to_measure == 0  # here, alone or as a cluster
+    series = rows["series"].dropna()
+    assert len(series) >= 1 and all((tmp_path / one).is_file() for one in series)  # they crossed over too
+
+
+def test_a_worker_that_would_measure_something_else_does_not_join(tmp_path: Path, start: Start) -> None:
+    made = plan(tmp_path, blocks=1)
+    planning = planner(start, tmp_path, made, "tcp://127.0.0.1:0", revision="0123abc")
+    refused = worker(start, listening(tmp_path, planning), "other")
+    assert refused.wait(timeout=120) == ClusterError.exit_code
+    said = (tmp_path / "1.err").read_text()
+    assert "host other would measure something else: revision " in said and "0123abc there" in said
+    assert said.count("\n") == 1
+    assert not made.ledger.exists() or trials(made.ledger).empty
+
+
+def certificates(folder: Path) -> tuple[Path, Path, Path]:
+    """Make an authority and a certificate for 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl: sudo apt-get install openssl")
+    ca, cert, key = folder / "ca.pem", folder / "cert.pem", folder / "key.pem"
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2", "-nodes", "-batch"]
+    own = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-keyout", str(key), "-out", str(cert), *name]
+    subprocess.run(own, check=True, capture_output=True)
+    shutil.copy(cert, ca)
+    return ca, cert, key
+
+
+def test_tls_lets_in_only_who_has_a_certificate(tmp_path: Path, start: Start) -> None:
+    ca, cert, key = certificates(tmp_path)
+    made = plan(tmp_path, blocks=1, workloads=["ramp:n=2000,churn_ops=100"])
+    planning = planner(start, tmp_path, made, "tls://127.0.0.1:0", ca, cert, key)
+    address = listening(tmp_path, planning)
+    assert address.startswith("tls://127.0.0.1:")
+    context = ssl.create_default_context(cafile=str(ca))
+    plain = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=60)
+    with plain, pytest.raises((ssl.SSLError, ConnectionError)):
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as shaken:
+            shaken.recv(1)  # with TLS 1.3 the refusal comes with the first answer
+        raise AssertionError("nobody asked for a certificate")
+    options = [f"--tls-ca={ca}", f"--tls-cert={cert}", f"--tls-key={key}"]
+    joined = worker(start, address, "guarded", *options)
+    out, _ = planning.communicate(timeout=200)
+    assert campaign.Done.model_validate_json(out).measured >= len(made.arms)
+    assert joined.wait(timeout=60) == 0
+    assert set(trials(made.ledger)["host"]) == {"guarded"}
