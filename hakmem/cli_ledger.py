@@ -23,7 +23,10 @@ def show(
     parquet: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
     as_json: console.Json = False,
 ) -> None:
-    """Show a ledger: figures and verdicts by workload, host and arm, or its rows; hosts are never pooled."""
+    """Show a ledger: figures and verdicts by workload and arm, or its rows.
+
+    Hosts are never pooled: each has a table of its own.
+    """
     if study is None:
         known = [_ledger_line(path) for path in sorted(paths.runs().glob("*.jsonl"))]
         columns = ["study", "trials", "hosts", "last"]
