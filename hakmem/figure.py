@@ -26,6 +26,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 Line = tuple[float, float, float, float]
+Side = Literal["left", "center", "right"]
 
 __all__ = [
     "FAMILIES",
@@ -204,9 +205,12 @@ def write_names(
     canvas.draw_without_rendering()
     frame, size = axes.get_window_extent(renderer), 7 * canvas.dpi / 72
 
-    def place(x: float, y: float, text: str, colour: str, distance: int, degrees: int) -> tuple[Annotation, Bbox]:
+    def towards(distance: int, degrees: int) -> tuple[float, float, Side]:
         dx, dy = distance * math.cos(math.radians(degrees)), distance * math.sin(math.radians(degrees))
-        side: Literal["left", "right", "center"] = "left" if dx > 1 else "right" if dx < -1 else "center"
+        return dx, dy, "left" if dx > 1 else "right" if dx < -1 else "center"
+
+    def place(x: float, y: float, text: str, colour: str, distance: int, degrees: int) -> tuple[Annotation, Bbox]:
+        dx, dy, side = towards(distance, degrees)
         arrow = {"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 3} if distance > 8 else None
         behind = {"boxstyle": "square,pad=0.05", "facecolor": theme.paper, "edgecolor": "none", "alpha": 0.75}
         style: dict[str, Any] = {
@@ -225,11 +229,15 @@ def write_names(
     marks = [Bbox.from_bounds(x - size / 2, y - size / 2, size, size) for x, y in spots]
     ends = axes.transData.transform(np.array(lines).reshape(-1, 2)).reshape(-1, 2, 2) if lines else ()
     thin = [Bbox(np.sort(pair, axis=0) + [[-1, -1], [1, 1]]) for pair in ends]
-    for point in points:
+    for point, (at_x, at_y) in zip(points, spots, strict=True):
+        note, size_of = place(*point, 7, 0)
+        note.remove()
         best: tuple[float, int, int] | None = None
         for distance, degrees in itertools.product((7, 8, 14, 21, 29, 38, 48), range(0, 360, 30)):
-            note, box = place(*point, distance, degrees)
-            note.remove()
+            dx, dy, side = towards(distance, degrees)
+            left = at_x + dx * canvas.dpi / 72 - {"left": 0.0, "center": 0.5, "right": 1.0}[side] * size_of.width
+            middle = at_y + dy * canvas.dpi / 72
+            box = Bbox.from_bounds(left, middle - size_of.height / 2, size_of.width, size_of.height)
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
             cost = 100 * (not inside) + 10 * box.count_overlaps(marks) + box.count_overlaps(thin) + distance / 25
             if best is None or cost < best[0]:
