@@ -85,6 +85,25 @@ def test_permutation_by_drawing_agrees_with_the_t_test_and_is_never_zero() -> No
     assert stats.permutation_p(np.ones(40)) > 0
 
 
+def test_permutation_errs_as_often_as_it_says_and_finds_what_is_there() -> None:
+    data = np.random.default_rng(13).standard_normal((1000, 12))
+    assert 0.03 <= np.mean([stats.permutation_p(x) <= 0.05 for x in data]) <= 0.065
+    assert np.mean([stats.permutation_p(x + 1.2) <= 0.05 for x in data[:200]]) > 0.9
+
+
+def test_bca_takes_over_from_25_blocks() -> None:
+    x = np.random.default_rng(14).standard_normal(25)
+    assert [stats.interval(x[:n]).method for n in (2, 24, 25)] == ["t", "t", "BCa"]
+
+
+def test_hodges_lehmann_finds_the_centre_of_skewed_outliers() -> None:
+    rng = np.random.default_rng(15)
+    x = 0.03 + 0.01 * rng.standard_normal((500, 20))
+    x[:, :2] += rng.exponential(0.2, (500, 2))  # a tenth of the blocks is spoiled
+    found = np.array([stats.hodges_lehmann(line) for line in x])
+    assert abs(found.mean() - 0.03) < 0.004 < abs(x.mean() - 0.03)
+
+
 def test_hodges_lehmann_ignores_one_wild_block() -> None:
     assert stats.hodges_lehmann([1.0, 2.0, 3.0]) == 2.0
     assert stats.hodges_lehmann([1.0, 5.0, 2.0, 6.0]) == 3.5
@@ -149,6 +168,14 @@ def test_theil_sen_of_a_line_with_outliers() -> None:
     y[::10] += 5000
     found = stats.theil_sen(t, y)
     assert found.estimate == pytest.approx(2.0, abs=0.01) and found.low <= 2.0 <= found.high
+
+
+def test_theil_sen_covers_the_slope_and_a_steady_run_seldom_drifts() -> None:
+    rng, t = np.random.default_rng(16), np.arange(60.0)
+    found = [stats.theil_sen(t, 0.5 * t + 20 * rng.standard_normal(60)) for _ in range(400)]
+    assert 0.92 <= np.mean([one.low <= 0.5 <= one.high for one in found]) <= 0.98
+    steady = [stats.drift(t, 8000 + 20 * rng.standard_normal(60)).is_zero for _ in range(400)]
+    assert np.mean(steady) >= 0.92
 
 
 def test_drift_is_zero_for_noise_and_not_for_a_leak() -> None:
@@ -237,6 +264,20 @@ def test_frontier_and_dominated_arms() -> None:
     assert found.loc["fat", "dominated_by"] == "A"
     assert found.loc["near", "dominated_by"] == ""  # behind, but not beyond the error crosses
     assert (found["memory_low"] < found["memory"]).all() and (found["speed_high"] > found["speed"]).all()
+
+
+def test_crosses_of_the_frontier_hold_jointly() -> None:
+    """Memory and throughput of one arm are both inside its cross in 95 % of cases, though they vary together."""
+    rng, arms, blocks = np.random.default_rng(17), 400, 8
+    shared = rng.standard_normal((arms, blocks))
+    noise = [0.03 * (0.6 * shared + 0.8 * rng.standard_normal((arms, blocks))) for _ in range(2)]
+    names = [f"arm {n}" for n in range(arms)]
+    memory = rows({name: list(20 * np.exp(noise[0][n])) for n, name in enumerate(names)}, "peak_rss_mb")
+    speed = rows({name: list(100 * np.exp(noise[1][n])) for n, name in enumerate(names)}, "mops")
+    found = stats.frontier(memory.assign(mops=speed["mops"]), "peak_rss_mb")
+    inside = (found["memory_low"] <= 20) & (found["memory_high"] >= 20)
+    inside &= (found["speed_low"] <= 100) & (found["speed_high"] >= 100)
+    assert 0.93 <= inside.mean() <= 0.985
 
 
 def test_hypervolume_of_two_corners() -> None:
