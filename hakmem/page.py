@@ -230,6 +230,7 @@ def threats(rows: pd.DataFrame, made: Plan, done: Done, found: Sequence[Verdict]
         items.append(f"Blocks run once more because a trial was spoiled: {done.spoiled_blocks}; both are kept.")
     if names := ", ".join(dict.fromkeys(f"{v.arm} on {v.workload}" for v in found if v.bite is False)):
         items.append(f"Gates that changed no counter and no byte: {_esc(names)}.")
+    items += [f"Left out to fit the budget: {_esc(sentence)}" for sentence in made.left_out]
     items += [f"Not measured: {_esc(name)}. {_esc(remedy)}" for name, remedy in made.missing.items()]
     items += [_esc(f"{f.subject}: {f.found}. {f.effect}. Remedy: {f.remedy}") for f in findings(rows, made.ledger)]
     items += [f"Merged: {_esc(sentence)}" for sentence in made.merged]

@@ -245,6 +245,12 @@ def _forest_title(workload: str, found: dict[str, stats.Interval], band: float) 
     return f"{workload}: of {len(arms)} arms " + ", ".join(parts) if parts else workload
 
 
+def _reach(found: stats.Interval) -> str:
+    """Write the ends of an interval; those of two blocks that differ say nothing."""
+    bounded = found.high - found.low < 1000
+    return f"{found.low:+.1f} to {found.high:+.1f}" if bounded else "interval unbounded"
+
+
 def _forest_drawing(
     order: Sequence[str], found: dict[str, stats.Interval], looks: dict[str, Look], band: float
 ) -> Callable[[Axes, Theme], str]:
@@ -272,8 +278,7 @@ def _forest_drawing(
         axes.set_xlabel("Throughput against the baseline (%)")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
         words = "; ".join(
-            f"{looks[key].name} {found[key].estimate:+.1f} % ({found[key].low:+.1f} to {found[key].high:+.1f})"
-            for key in reversed(order)
+            f"{looks[key].name} {found[key].estimate:+.1f} % ({_reach(found[key])})" for key in reversed(order)
         )
         return f"{words}. Neutral band plus or minus {band:.1f} %."
 

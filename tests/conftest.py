@@ -39,6 +39,8 @@ def browser() -> Iterator[Chrome]:
         "disable-dev-shm-usage",
         "disable-background-networking",
         "no-first-run",
+        "hide-scrollbars",
+        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # nothing beyond this machine
     ):
         options.add_argument(f"--{flag}")
     # With both paths given, nothing is looked up or downloaded.
