@@ -25,6 +25,7 @@ from traitlets.config import Config
 
 from hakmem import page, paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
+from hakmem.pipeline import FreePipelineSpec
 from hakmem.reserve import ReserveSpec
 from hakmem.scorecard import ScoreSpec
 from hakmem.start_up import StartUpSpec
@@ -40,6 +41,7 @@ MODELS: dict[str, type[Checked]] = {  # what checks the parameters of a notebook
     "50_gate_ab": GateSpec,
     "55_start_up": StartUpSpec,
     "60_reserve_and_magazines": ReserveSpec,
+    "70_free_pipeline": FreePipelineSpec,
     "90_scorecard": ScoreSpec,
 }
 INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be

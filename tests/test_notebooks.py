@@ -13,7 +13,20 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import callgrind, campaign, container, paths, rebase, report, reserve, scorecard, start_up, store, verdict
+from hakmem import (
+    callgrind,
+    campaign,
+    container,
+    paths,
+    pipeline,
+    rebase,
+    report,
+    reserve,
+    scorecard,
+    start_up,
+    store,
+    verdict,
+)
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}
@@ -132,6 +145,22 @@ def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -
     today = reserve.battle(rows[rows["workload"] == "battle:n=100000"])
     assert today[("expected_data", "1M x 16 B")] == pytest.approx(2.29, abs=0.01)  # a tenth of the published test
     assert "Of 9 comparisons" in text and "program baseline" in text and "This step failed" not in text
+
+
+def test_blocks_are_followed_through_the_stages(study: str, tmp_path: Path) -> None:
+    given = {"study": study, "workloads": ["pc:cycles=100000"], "counted": ["mixed:ws=50"], "profile": "smoke"}
+    text = report.render("70_free_pipeline", given, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    followed = rows[rows["workload"] == "pc:cycles=100000"]
+    assert set(rows["status"]) == {"ok"} and set(followed["allocator"]) == {pipeline.BUILD}
+    flows = pipeline.table(followed).set_index(["arm", "what"])["estimate"]
+    for arm in (pipeline.BUILD, "DONTNEED 10 MB"):
+        assert 0 < flows[arm, "misses"] < 100 and flows[arm, "reused"] + flows[arm, "returned"] == pytest.approx(1000)
+    assert flows["DONTNEED 10 MB", "refill_depot"] == 0  # Lean keeps no chains at rest
+    word, sentences = pipeline.judge(pipeline.table(followed), rows[rows["workload"] == "larson"])
+    assert word in text and sentences[0] in html.unescape(text) and "published was +19 %" in text
+    charts = 4 if callgrind.why_not() else 5
+    assert text.count("<figure") == charts and "This step failed" not in text
 
 
 def test_the_scorecard_reads_what_the_studies_measured(study: str, tmp_path: Path) -> None:
