@@ -158,8 +158,8 @@ def judge(found: pd.DataFrame, superslab: pd.DataFrame) -> tuple[Word, list[str]
     return word, [
         f"Of 1,000 mallocs the hot list serves all but {_figure(worst)} on {most}, all but {_figure(best)} on {least}.",
         f"Of 1,000 freed blocks {_figure(returned)} go back to a slab on {home_on}, where most do; the caches hand the "
-        f"rest out again. At most {_figure(crossed)} ({remote_on}) go to a slab of another thread: a slab that ran full "
-        "belongs to nobody, whoever frees into it.",
+        f"rest out again. At most {_figure(crossed)} ({remote_on}) go to a slab of another thread: a slab that ran "
+        "full belongs to nobody, whoever frees into it.",
         *_superslab(superslab),
         f"The line: fewer than one miss for {SERVED} mallocs, with the whole interval.",
     ]
