@@ -1,8 +1,10 @@
 #!/bin/sh
-# Records the traces of this folder anew, and larger ones (SIZE=large) into build/traces; programs that are not installed are left out.
-# Usage: data/traces/make.sh small|large HAKMEM
+# Records the traces of this folder anew (small), or larger ones into build/traces; programs that are not installed are left out.
+# Usage: data/traces/make.sh small|large HAKMEM [NAME...]
 set -eu
 size=$1 hakmem=$2
+shift 2
+only=" $* "
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 case $size in
@@ -20,6 +22,7 @@ export TMPDIR
 record() { # NAME PROGRAM ARGS...: keeps the process with most events
     name=$1
     shift
+    case $only in "  " | *" $name "*) ;; *) return ;; esac
     command -v "$1" > /dev/null || { echo "$1 is not installed: $name is left out" >&2; return; }
     "$hakmem" record -o "$work/$name.trace.zst" -- "$@" > "$work/said" || { cat "$work/said" >&2; exit 1; }
     mv "$work/$name.trace.zst" "$out/"
@@ -38,7 +41,7 @@ print(len(json.dumps(again, indent=1, sort_keys=True)))
 END
 cat > tables.sql <<END
 create table points(id integer primary key, name text, x real, tag text);
-with recursive c(i) as (select 1 union all select i + 1 from c where i < 2500 * $times)
+with recursive c(i) as (select 1 union all select i + 1 from c where i < 20000 * $times)
   insert into points select i, hex(i * i), i * 0.5, 'tag' || (i % 97) from c;
 create index by_tag on points(tag, name);
 select tag, count(*), max(name), avg(x) from points group by tag order by 2 desc, 1;
@@ -85,9 +88,9 @@ cd repository
 git config user.name nobody
 git config user.email nobody@localhost
 i=0
-while [ $i -lt 12 ]; do
+while [ $i -lt $((100 * times)) ]; do
     i=$((i + 1))
-    seq $i 7 $((i * 300)) > "numbers$((i % 5)).txt"
+    seq $i 7 $((i % 100 * 300)) > "numbers$((i % 5)).txt"
     git add . && git commit -qm "Numbers up to $i"
 done
 cd ..
@@ -103,7 +106,8 @@ record perl perl words.pl
 record git git -C repository log -p --stat --all
 record node node -e "const m = new Map(); for (let i = 0; i < 300 * $times; i++) m.set('k' + i % 97, JSON.parse(JSON.stringify({i, s: 'x'.repeat(i % 80)}))); console.log(m.size)"
 
-if command -v redis-server > /dev/null && command -v redis-cli > /dev/null; then
+case $only in "  " | *" redis "*) redis=redis-server ;; *) redis=none ;; esac
+if command -v $redis > /dev/null && command -v redis-cli > /dev/null; then
     seq 1 $((3000 * times)) | awk '{ printf "SET key:%d %0*d\n", $1 % 901, $1 % 120 + 1, 7
         printf "RPUSH list:%d item%d\nHSET hash:%d f%d %d\n", $1 % 13, $1, $1 % 50, $1 % 40, $1 }' > commands
     echo "SHUTDOWN NOSAVE" >> commands
