@@ -292,6 +292,7 @@ class Replay(Options):
     summary = "a recorded or generated trace, event for event"
     work = "rss_marks"
     touch: Touch | None = None
+    repeat: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     rss_marks: Annotated[int, Field(ge=0, le=25)] | None = None
     latency: Annotated[int, Field(ge=0, le=1)] | None = None
 

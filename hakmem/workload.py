@@ -220,7 +220,7 @@ def _replay(text: str, file: Path, options: Options) -> Workload:
         driver=Replay.driver,
         args=(f"--trace={plain}", f"--sha256={header.sha256[:16]}", *_arguments(options)),
         threads=header.threads,
-        expected_s=0.05 + REPLAY_EVENT_S * header.events,
+        expected_s=0.05 + REPLAY_EVENT_S * header.events * int(getattr(options, "repeat", None) or 1),
     )
 
 

@@ -69,7 +69,7 @@ def test_another_content_under_the_same_name_is_another_trial(packed: Path) -> N
         ("trace:", "names no file: trace:FILE"),
         ("trace:{},touhc=page", r"unknown parameter 'touhc' \(did you mean touch\?\)"),
         ("trace:{},touch=all", "touch: Input should be 'none', 'first', 'page' or 'full'"),
-        ("trace:{},ws=4", "its parameters are touch, rss_marks"),
+        ("trace:{},ws=4", "its parameters are touch, repeat, rss_marks, latency"),
     ],
 )
 def test_bad_parameters_are_refused_in_words(packed: Path, given: str, said: str) -> None:

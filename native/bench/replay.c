@@ -24,13 +24,18 @@ enum {
 };
 
 static const char *path, *wanted_sha256, *touch_name = "first";
-static int64_t latency, rss_marks;
+static int64_t latency, rss_marks, repeat = 1;
 
 static const bench_option options[] = {
     {.name = "trace", .help = "file, not compressed", .text = &path},
     {.name = "sha256", .help = "of the events, first digits: refuse any other trace", .text = &wanted_sha256},
     {.name = "touch", .help = "of new blocks", .text = &touch_name, .choices = BENCH_TOUCH_CHOICES},
     {.name = "latency", .help = "1: time every single call (adds latency_clock_ns to each)", .number = &latency, .lo = 0, .hi = 1},
+    {.name = "repeat",
+     .help = "replay it so many times; all is freed in between, untimed",
+     .number = &repeat,
+     .lo = 1,
+     .hi = 1000000},
     {.name = "rss-marks", .help = "so many evenly spread readings of memory", .number = &rss_marks, .lo = 0, .hi = 25},
     {0}};
 static const bench_spec spec = {"replay", "Replays a recorded or generated trace.", options, 1};
@@ -45,6 +50,8 @@ static uint32_t marks_done;
 static int64_t rss_marks_done;
 static double read_s;
 static bool timing;
+static int64_t replays_done; /* warm-up and phases belong to the first one */
+static uint16_t *turns;      /* of several threads: how many events each slot has seen */
 
 static uint64_t rss_mark_at(int64_t number) {
     return header.warm + (header.events - header.warm) * (uint64_t)number / (uint64_t)(rss_marks + 1);
@@ -58,6 +65,24 @@ static void phase(const char *name, int number) {
     if (timing) bench_timed_begin();
 }
 
+static uint64_t free_what_is_left(void) {
+    uint64_t left = 0;
+    for (uint32_t i = 0; i < header.slots; i++) {
+        void *p = (void *)(uintptr_t)(slots[i] & ((UINT64_C(1) << TURN_SHIFT) - 1));
+        left += p != NULL;
+        if (p) free(p);
+        if (slots[i]) slots[i] = 0;
+        if (turns && turns[i]) turns[i] = 0;
+    }
+    return left;
+}
+
+static void start_again(void) {
+    free_what_is_left();
+    trace_rewind();
+    done_events = marks_done = 0;
+}
+
 static void cross_boundaries(void) {
     if (!timing && done_events == header.warm) {
         if (header.warm) phase("warm", 0);
@@ -69,7 +94,8 @@ static void cross_boundaries(void) {
 }
 
 static size_t next_boundary(size_t limit) {
-    uint64_t stop = !timing ? header.warm : rss_marks_done < rss_marks ? rss_mark_at(rss_marks_done + 1) : UINT64_MAX;
+    uint64_t stop = !timing ? header.warm : UINT64_MAX;
+    if (timing && rss_marks_done < rss_marks) stop = rss_mark_at(rss_marks_done + 1);
     if (stop - done_events < limit - window_at) limit = window_at + (size_t)(stop - done_events);
     if (marks_done < header.marks)
         for (size_t i = window_at; i < limit; i++)
@@ -94,15 +120,19 @@ static void not_timed(double from) {
 static bool next_events(size_t *begin, size_t *end) {
     for (;;) {
         cross_boundaries();
-        if (done_events == header.events) return false;
         double from = bench_now();
+        if (done_events == header.events) {
+            if (++replays_done == repeat || header.events == 0) return false;
+            start_again();
+        }
         if (window_at == window_end) fill_window();
         *begin = window_at;
         *end = window_at = next_boundary(window_end);
         done_events += *end - *begin;
         not_timed(from);
         if (*end > *begin) return true;
-        phase(mark_names[marks_done++], 0);
+        if (replays_done == 0) phase(mark_names[marks_done], 0);
+        marks_done++;
         window_at++;
         done_events++;
     }
@@ -192,7 +222,7 @@ typedef struct {
 } lane;
 
 static lane lanes[TRACE_MAX_THREADS];
-static uint16_t order[WINDOW], *turns; /* events of the window by thread; how many events each slot has seen */
+static uint16_t order[WINDOW]; /* events of the window by thread */
 static size_t parts[TRACE_MAX_THREADS + 1];
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t moved_on = PTHREAD_COND_INITIALIZER;
@@ -338,14 +368,8 @@ int main(int argc, char **argv) {
     else run_alone_any(touch, into);
     bench_timed_end();
     bench_phase("done");
-    uint64_t left = 0;
-    for (uint32_t i = 0; i < header.slots; i++) {
-        void *p = (void *)(uintptr_t)(slots[i] & ((UINT64_C(1) << TURN_SHIFT) - 1));
-        left += p != NULL;
-        if (p) free(p);
-    }
-    bench_extra("left_blocks", (double)left);
+    bench_extra("left_blocks", (double)free_what_is_left());
     bench_extra("read_s", read_s);
     if (latency) tell_latency(header.threads > 1 ? lanes[0].into : into);
-    return bench_report(timed_ops, header.events, header.slots);
+    return bench_report(timed_ops + (uint64_t)(repeat - 1) * all_ops, header.events, header.slots);
 }

@@ -15,7 +15,7 @@
 trace_header header;
 char mark_names[TRACE_MAX_MARKS][TRACE_MARK_BYTES];
 _Atomic uint64_t *slots;
-uint64_t timed_ops;
+uint64_t all_ops, timed_ops;
 
 static const char *path;
 static int file = -1;
@@ -62,7 +62,7 @@ size_t trace_read(void *buffer, size_t size) {
     return have;
 }
 
-static void to_first_event(void) {
+void trace_rewind(void) {
     if (lseek(file, header.header_bytes, SEEK_SET) < 0) bench_die("cannot seek in %s: %s", path, strerror(errno));
 }
 
@@ -142,7 +142,7 @@ static const char *wrong(trace_event event, uint32_t *marks) {
 static void check_events(void) {
     uint32_t crc = 0, marks = 0;
     size_t got;
-    to_first_event();
+    trace_rewind();
     for (uint64_t at = 0; at < header.events; at += got) {
         got = trace_read(window, sizeof window) / sizeof *window;
         if (got == 0) bench_refuse("%s is truncated: it ends after %" PRIu64 " of %" PRIu64 " events", path, at, header.events);
@@ -150,6 +150,7 @@ static void check_events(void) {
         for (size_t i = 0; i < got; i++) {
             const char *why = wrong(window[i], &marks);
             if (why) bench_refuse("%s is damaged: event %" PRIu64 " %s", path, at + i, why);
+            all_ops += window[i].op <= TRACE_FREE;
             timed_ops += at + i >= header.warm && window[i].op <= TRACE_FREE;
         }
     }
@@ -169,5 +170,5 @@ void trace_open(const char *name) {
     check_header((uint64_t)about.st_size);
     slots = trace_reserve(header.slots * sizeof *slots);
     check_events();
-    to_first_event();
+    trace_rewind();
 }
