@@ -81,7 +81,14 @@ def test_all_operations_replay_across_threads(native: Build, plain: Path, alloca
     for touch in ("none", "first", "page", "full"):
         said = result(native, plain, f"--touch={touch}", allocator=allocator)
         assert said["ops"] == 4 and said["extra"]["left_blocks"] == 1
-        assert said["args"] == {"trace": str(plain), "sha256": None, "touch": touch, "latency": 0, "repeat": 1, "rss-marks": 0}
+        assert said["args"] == {
+            "trace": str(plain),
+            "sha256": None,
+            "touch": touch,
+            "latency": 0,
+            "repeat": 1,
+            "rss-marks": 0,
+        }
 
 
 def test_an_empty_trace_and_sizes_of_zero_replay(native: Build, tmp_path: Path) -> None:
