@@ -14,6 +14,7 @@ On a cluster a block runs on one host, whole: its trials are compared with each 
 import functools
 import math
 import random
+import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +23,14 @@ from statistics import fmean
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from hakmem import allocators, arms, machine, paths, sample, stats, store, turn, verdict, workload
+from hakmem import allocators, arms, epochs, machine, paths, sample, stats, store, turn, verdict, workload
 from hakmem.allocators import Allocator
 from hakmem.arms import DECOMMIT, FAST, LEAN, TARGET, Arm
 from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.errors import BadParameter, TrialFailed
 from hakmem.progress import Progress, clock, show
-from hakmem.run import padding_of, trial
+from hakmem.run import Outcome, padding_of, trial
 from hakmem.store import Ledger, Trial
 from hakmem.study import PEERS, CampaignSpec, ProgramSpec
 from hakmem.verdict import Verdict
@@ -520,11 +521,10 @@ def measure(made: Plan, work: Workload, block: int, position: int, provenance: s
     """
     arm, key, layout = made.order(work, block)[position], made.keys(work, block)[position], made.layout(block)
     placed = arm.laid_out(layout)
-    sampler = sample.Sampler(family=work.program) if sample.use(work.threads) else None
     shift = padding_of(made.spec.seed, block)
-    outcome = trial(made.build, placed, work, padding=shift, tick=sampler.tick if sampler else None)
     series = Path(f"{made.ledger.stem}.series", f"{key}.parquet")
-    saved = sampler is not None and sampler.write(made.ledger.parent / series)
+    watches = _in_epochs if work.driver == "soak" else _sampled
+    outcome, saved = watches(made.build, placed, work, shift, made.ledger.parent / series)
     return store.row(
         outcome,
         placed,
@@ -540,6 +540,26 @@ def measure(made: Plan, work: Workload, block: int, position: int, provenance: s
         layout=layout if arm.allocator.layouts else None,
         series=str(series) if saved else None,
     )
+
+
+def _sampled(build: Build, arm: Arm, work: Workload, shift: int, series: Path) -> tuple[Outcome, bool]:
+    """Run a trial whose memory is sampled from outside, where that disturbs nobody; tell whether there is a series."""
+    sampler = sample.Sampler(family=work.program) if sample.use(work.threads) else None
+    outcome = trial(build, arm, work, padding=shift, tick=sampler.tick if sampler else None)
+    return outcome, sampler is not None and sampler.write(series)
+
+
+def _in_epochs(build: Build, arm: Arm, work: Workload, shift: int, series: Path) -> tuple[Outcome, bool]:
+    """Run a soak: it tells its epochs itself, and they are its series."""
+    with tempfile.TemporaryDirectory(prefix="hakmem-epochs-") as scratch:
+        csv = Path(scratch, "epochs.csv")
+        outcome = trial(build, arm, work.model_copy(update={"args": (*work.args, f"--csv={csv}")}), padding=shift)
+        told = epochs.read(csv) if csv.exists() else pd.DataFrame()
+    if told.empty:
+        return outcome, False
+    series.parent.mkdir(parents=True, exist_ok=True)
+    told.to_parquet(series, index=False)
+    return outcome, True
 
 
 def origin(made: Plan) -> store.Provenance:

@@ -4,26 +4,27 @@ Points within one process are no independent trials: what is said here holds for
 a campaign. An interrupt asks the process to end; what it has measured is analysed all the same.
 """
 
-import io
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from hakmem import epochs as epoch_files
 from hakmem import run, sample, stats, turn
 from hakmem.arms import Arm
 from hakmem.build import Build
+from hakmem.epochs import COLUMNS
 from hakmem.errors import LedgerError
 from hakmem.workload import Workload
 
-COLUMNS = ["epoch", "t_s", "ops", "ops_per_s", "rss_mb", "lazyfree_mb", "peak_rss_mb", "stall_max_us"]
 SYSCALL_BUDGET = 1e-4  # an operation
 WARM_SHARE = 1.2  # a soak's driver warms up for a tenth of its time
 FEWEST = 5  # epochs from which a drift and percentiles are told
@@ -109,19 +110,35 @@ def soak(build: Build, arm: Arm, work: Workload, csv: Path, watch: Watch) -> tup
 def analyse(arm: str, epochs: pd.DataFrame, outcome: run.Outcome) -> Analysis:
     """Make the analysis of a soak: a pure function of its epochs and its outcome."""
     line = outcome.line
+    timed = line.allocator.timed if line and line.allocator else {}
+    calls = sum(count for name, count in timed.items() if name.startswith("sys_"))
+    per_op = calls / line.ops if line and line.ops and timed else None
+    extra = line.extra if line else {}
+    return _analysis(arm, outcome.status, epochs, extra, line.peak_rss_kb if line else None, per_op)
+
+
+def analyse_row(row: Mapping[str, Any], epochs: pd.DataFrame) -> Analysis:
+    """Make the analysis of a soak that a study ran: a pure function of its row and its epochs."""
+    peak_kb, per_op = (None if pd.isna(row[name]) else float(row[name]) for name in ("peak_rss_kb", "syscalls_per_op"))
+    return _analysis(str(row["arm"]), str(row["status"]), epochs, row["extra"], peak_kb, per_op)
+
+
+def _analysis(
+    arm: str,
+    status: str,
+    epochs: pd.DataFrame,
+    extra: Mapping[str, Any],
+    peak_kb: float | None,
+    per_op: float | None,
+) -> Analysis:
     enough = len(epochs) >= FEWEST
     rates = epochs["ops_per_s"].dropna().astype(float)
     tail = np.percentile(rates, [1, 10, 50]) if enough and len(rates) else [None, None, None]
     resident = (epochs["rss_mb"] - epochs["lazyfree_mb"].clip(lower=0).fillna(0)).astype(float)
     drift = stats.drift(epochs["t_s"], 1024 * resident) if enough else None
-    timed = line.allocator.timed if line and line.allocator else {}
-    calls = sum(count for name, count in timed.items() if name.startswith("sys_"))
-    per_op = calls / line.ops if line and line.ops and timed else None
-    extra = line.extra if line else {}
-    peak_kb = line.peak_rss_kb if line else None
     return Analysis(
         arm=arm,
-        status=outcome.status,
+        status=status,
         stopped_early=bool(extra.get("stopped_early") or extra.get("asked_to_end") == 2),
         epochs=len(epochs),
         seconds=float(epochs["t_s"].iloc[-1]) if len(epochs) else 0.0,
@@ -155,8 +172,7 @@ class _Written:
 
     def epochs(self) -> pd.DataFrame:
         """Return the whole lines; the last one may be half written."""
-        whole = self._csv.read_text().rpartition("\n")[0]
-        return pd.read_csv(io.StringIO(whole)).astype({"ops": "float64"})
+        return epoch_files.read(self._csv)
 
 
 class _Sampled:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from hakmem import allocators, campaign, store, verdict
+from hakmem import allocators, campaign, epochs, soak, store, verdict
 from hakmem.allocators import Peer
 from hakmem.campaign import Plan
 from hakmem.errors import BadGate, LedgerError, MissingTool, TrialFailed
@@ -371,3 +371,18 @@ def test_an_interrupt_leaves_a_ledger_that_goes_on(tmp_path: Path) -> None:
     assert rows.attrs["torn_lines"] == 0
     assert 2 <= len(rows) < made.trials
     assert plan(tmp_path, blocks=40).to_measure == made.trials - len(rows)
+
+
+def test_a_soak_in_a_study_has_its_epochs_as_series(tmp_path: Path) -> None:
+    work = "soak:ws=50,seconds=0.5,epoch_seconds=0.05"
+    made = plan(tmp_path, blocks=1, workloads=[work], lean=[0], allocators=["hakmem"])
+    campaign.run(made, quiet=True)
+    rows = campaign.rows(made)
+    assert len(rows) >= 2 and set(rows["status"]) == {"ok"} and rows["series"].notna().all()
+    for row in rows.to_dict("records"):
+        told = pd.read_parquet(tmp_path / row["series"])
+        assert list(told.columns) == epochs.COLUMNS and len(told) == row["extra"]["epochs"]
+        assert told["ops"].sum() == row["ops"]
+        found = soak.analyse_row(row, told)
+        assert (found.arm, found.status, found.epochs) == ("hakmem", "ok", len(told))
+        assert found.syscalls_per_op == row["syscalls_per_op"] and found.p1 <= found.p50

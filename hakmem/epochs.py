@@ -1,0 +1,22 @@
+"""Epochs: what a long run was like, a line every few seconds, as the driver writes them or memory is sampled."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+__all__ = ["COLUMNS", "read"]
+
+COLUMNS = ["epoch", "t_s", "ops", "ops_per_s", "rss_mb", "lazyfree_mb", "peak_rss_mb", "stall_max_us"]
+
+
+def read(csv: Path) -> pd.DataFrame:
+    """Return the whole lines of a file that a driver writes; the last one may be half written.
+
+    Returns
+    -------
+    DataFrame
+        Columns `COLUMNS`: number, seconds since the start, operations and operations a second, MiB, microseconds.
+    """
+    whole = csv.read_text().rpartition("\n")[0]
+    return pd.read_csv(io.StringIO(whole)).astype({"ops": "float64"})
