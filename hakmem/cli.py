@@ -25,6 +25,7 @@ COMMANDS = {
     "record": ("cli_trace", "Record what a program asks of malloc: one trace a process."),
     "trace": ("cli_trace", "Make, look at, draw and convert traces of allocations."),
     "soak": ("cli_soak", "Run one process for long: epochs, drift, percentiles, longest stall, system calls."),
+    "residency": ("cli_residency", "Show which SuperSlabs and slabs of a process are resident, by class and fill."),
     "show": ("cli_ledger", "Show a ledger: figures and verdicts by workload and arm, or its rows."),
     "ledger": ("cli_ledger", "Work on ledgers as files."),
     "report": ("cli_report", "Execute a notebook and write it as one HTML file."),

@@ -196,6 +196,7 @@ bool census_show(const char *folder) {
     ss_unlock_all();
     slab_unlock_all();
     describe(hak_live->text, sizeof hak_live->text);
+    live_publish();
     return true;
 }
 
@@ -203,6 +204,7 @@ void census_forked(void) {
     if (!live_forked()) return;
     ss_tell_all(); /* the copy may hold what the parent has changed since */
     describe(hak_live->text, sizeof hak_live->text);
+    live_publish();
 }
 
 #else

@@ -34,9 +34,9 @@ static int make_room(int fd, size_t bytes) {
     return error;
 }
 
-/* A new file of this process; what stands there under the name was left by one that had the same number, or by exec. */
+/* A new file of this process, hidden until it is complete. */
 static int create_file(void) {
-    (void)snprintf(path, sizeof path, "%s/hakmem.%ld", folder, (long)getpid());
+    (void)snprintf(path, sizeof path, "%s/.hakmem.%ld", folder, (long)getpid());
     int fd;
     for (int i = 0; i < 2; i++) {
         fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -44,6 +44,13 @@ static int create_file(void) {
     }
     owner = fd < 0 || fstat(fd, &made) ? 0 : getpid();
     return fd;
+}
+
+/* What stands there under the name was left by a process that had the same number, or by this one before exec. */
+void live_publish(void) {
+    char name[sizeof path];
+    (void)snprintf(name, sizeof name, "%s/hakmem.%ld", folder, (long)getpid());
+    if (!rename(path, name)) memcpy(path, name, sizeof path);
 }
 
 static void remove_file(void) {
