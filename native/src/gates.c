@@ -50,13 +50,19 @@ static bool read_here(const gate_desc *d) {
     return HAK_STATS_ON || d->scope == SCOPE_CORE;
 }
 
-/* Index of the word s[0..len) in a list of words, or -1. */
+/* Strings are taken apart by hand: strcspn, strspn and strtoll fault in 100 KB of libc's tables in every process. */
+static size_t word_length(const char *s) {
+    size_t n = 0;
+    while (s[n] && s[n] != ' ') n++;
+    return n;
+}
+
+/* Index of the word s[0..len) in words with a space between two, or -1. */
 static int word_index(const char *words, const char *s, size_t len) {
     for (int i = 0; *words; i++) {
-        size_t n = strcspn(words, " ");
+        size_t n = word_length(words);
         if (n == len && !memcmp(words, s, len)) return i;
-        words += n;
-        words += strspn(words, " ");
+        words += n + (words[n] == ' ');
     }
     return -1;
 }
@@ -67,17 +73,26 @@ static int profile_index(const char *s, size_t len) {
     return -1;
 }
 
-/* Decimal integer in "lo..hi": digits only, an optional sign, nothing around it. */
+/* Decimal integer: an optional minus and at most 18 digits, which cannot overflow. */
+static bool decimal(const char *s, size_t len, long long *out) {
+    bool minus = len && *s == '-';
+    s += minus, len -= minus;
+    if (len == 0 || len > 18) return false;
+    for (*out = 0; len; s++, len--) {
+        if (*s < '0' || *s > '9') return false;
+        *out = *out * 10 + (*s - '0');
+    }
+    if (minus) *out = -*out;
+    return true;
+}
+
+/* Decimal integer in "lo..hi". */
 static bool parse_int(const char *range, const char *s, size_t len, long long *out) {
-    char digits[24], *end;
-    if (len == 0 || len >= sizeof digits || !(s[0] == '-' || (s[0] >= '0' && s[0] <= '9'))) return false;
-    memcpy(digits, s, len);
-    digits[len] = 0;
-    errno = 0;
-    long long v = strtoll(digits, &end, 10);
-    if (errno || *end || end == digits) return false;
-    long long lo = strtoll(range, &end, 10), hi = strtoll(end + 2, NULL, 10);
-    if (v < lo || v > hi) return false;
+    long long lo, hi, v;
+    size_t n = 0;
+    while (range[n] != '.') n++;
+    if (!decimal(range, n, &lo) || !decimal(range + n + 2, strlen(range + n + 2), &hi)) return false;
+    if (!decimal(s, len, &v) || v < lo || v > hi) return false;
     *out = v;
     return true;
 }
@@ -170,10 +185,9 @@ static void apply_profile(void) {
     long long p = gate(G_PROFILE);
     if (p < 0) return;
     for (const char *s = profiles[p].settings; *s;) {
-        size_t n = strcspn(s, " ");
+        size_t n = word_length(s);
         apply_setting(s, n, false);
-        s += n;
-        s += strspn(s, " ");
+        s += n + (s[n] == ' ');
     }
 }
 
