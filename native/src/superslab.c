@@ -417,10 +417,35 @@ static SuperSlab *make_span(size_t first, size_t n, size_t bytes) {
     return head;
 }
 
+/* The pages of empty SuperSlabs elsewhere move to where a span has none: a move costs less than to clear as much, and what spans keep
+ * resident is then what they held at once at most, whatever the holes between them. */
+static void bring_pages(size_t first, size_t n) {
+    if (!kind_count[SS_DIRTY] || !know_units((first + n) << (ss_shift - UNIT_SHIFT))) return;
+    grow_top(first + n);
+    for (size_t to = first, from = top; to < first + n; to++) {
+        if (table[to].kind == SS_DIRTY) continue;
+        do {
+            if (from-- == 0) return;
+        } while (table[from].kind != SS_DIRTY || (from >= first && from < first + n));
+        if (!os_move(address_of(&table[from]), address_of(&table[to]), ss_bytes())) return;
+        for (size_t u = ss_first_unit(&table[to]), e = u + ss_units, v = ss_first_unit(&table[from]); u < e; u++, v++) {
+            unit_record(u)->state = UNIT_FREE;
+            set_resident(unit_record(u), unit_record(v)->resident, false);
+        }
+        forget_pages(&table[from]);
+        table[to].nonzero = table[from].nonzero;
+        table[to].huge = table[from].huge;
+        table[from].nonzero = 0;
+        set_kind(&table[to], SS_DIRTY);
+        set_kind(&table[from], SS_CLEAN);
+    }
+}
+
 size_t ss_span_alloc(size_t n, size_t align, size_t bytes, bool *zeroed) {
     if (n > table_len) return SIZE_MAX;
     lock(&ss_lock);
     size_t first = find_span(n, align);
+    if (first != SIZE_MAX) bring_pages(first, n);
     if (first != SIZE_MAX && occupy(first, n, 0, bytes, zeroed)) {
         make_span(first, n, bytes);
         want_huge(first, bytes);
@@ -473,6 +498,13 @@ static bool follows_free(size_t first, size_t n) {
     return true;
 }
 
+static bool grow_span(size_t first, size_t had, size_t n, size_t bytes) {
+    if (!follows_free(first + had, n - had)) return false;
+    bool zeroed;
+    bring_pages(first + had, n - had);
+    return occupy(first + had, n - had, had << ss_shift, bytes, &zeroed);
+}
+
 SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes) {
     lock(&ss_lock);
     size_t first = (size_t)(head - table), had = head->span, old_bytes = head->bytes;
@@ -481,7 +513,7 @@ SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes) {
     if (n < had) {
         vacate(first + n, had - n, old_bytes >= DIRECT_BYTES);
         now = make_span(first, n, bytes);
-    } else if (n == had || (follows_free(first + had, n - had) && occupy(first + had, n - had, had << ss_shift, bytes, &zeroed))) {
+    } else if (n == had || grow_span(first, had, n, bytes)) {
         now = make_span(first, n, bytes);
         for (size_t off = old_bytes & ~UNIT_MASK; off < bytes && off < had << ss_shift; off += UNIT_SIZE)
             ss_mark_resident(unit_record(ss_first_unit(head) + (off >> UNIT_SHIFT)), 0,
