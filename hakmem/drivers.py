@@ -129,6 +129,7 @@ class Battle(Options):
     flags: ClassVar[dict[str, str]] = {"n": "blocks"}
     n: Slots = 1_000_000
     size: Annotated[int, Field(ge=1, le=2**20)] = 16
+    census: Annotated[int, Field(ge=0, le=1)] | None = None
 
 
 class Larson(Seeded):

@@ -5,18 +5,22 @@ setting is accepted where the fatter one gains less than 5 % of throughput.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Patch
 from pydantic import Field
 
-from hakmem import stats
+from hakmem import reference, stats
+from hakmem.figure import FAMILIES, Figure, Theme, panel
 from hakmem.stats import BASELINE
 from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters
 from hakmem.verdict import Word
 
-__all__ = ["ReserveSpec", "battle", "judge", "trade"]
+__all__ = ["ReserveSpec", "battle", "breakdown", "breakdown_chart", "judge", "trade", "trade_chart"]
 
 RULE = 5.0  # percent of throughput
 GATES: dict[str, tuple[str, ...]] = {
@@ -47,9 +51,10 @@ class ReserveSpec(Parameters):
         }
 
     def beside_peers(self) -> CampaignSpec:
-        """Return the battle test: hakmem speed-first and Lean, the system's allocator, the peers."""
+        """Return the battle test, with a census: hakmem speed-first and Lean, the system's allocator, the peers."""
+        battle = f"{self.battle}{',' if ':' in self.battle else ':'}census=1"
         same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed", "target_mb"})
-        return CampaignSpec.checked({**same, "decommit": self.decommit, "workloads": self.battle})
+        return CampaignSpec.checked({**same, "decommit": self.decommit, "workloads": battle})
 
 
 def trade(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -107,22 +112,196 @@ def judge(table: pd.DataFrame) -> tuple[Word, list[str]]:
     ]
 
 
-def battle(rows: pd.DataFrame) -> dict[tuple[str, str], float | None]:
-    """Measure the battle test in the published categories (MiB).
+# ---- the battle test -------------------------------------------------------------------------------------------------
 
-    Data are counted by the driver, the program by itself before it allocates; the rest of the peak is what the
-    allocator adds.
+DATA, REST = "data", "allocator as a whole"
+CATEGORIES = ("reserved superslabs", "fragmentation", "program baseline", "slab metadata", "TLS", "other")
+COLOURS = dict(
+    zip(
+        (DATA, *CATEGORIES, REST),
+        ("hakmem", "LEAN DONTNEED", "LEAN FREE", "system", "gates", "mimalloc", "other", "tcmalloc"),
+        strict=True,
+    )
+)
+PUBLISHED, SPEED_FIRST = "published", "hakmem"
+
+
+def battle(rows: pd.DataFrame) -> dict[tuple[str, str], float | None]:
+    """Measure the battle test in the published categories (MiB)."""
+    good = stats.usable(rows)
+    found = breakdown(rows).set_index("arm")
+    of_hakmem = found.reindex([SPEED_FIRST])
+    mine = {name: _median(of_hakmem[name]) for name in (DATA, *CATEGORIES)}
+    return {
+        ("peak_rss", "hakmem"): _median(good.loc[good["role"] == "baseline", "peak_rss_mb"]),
+        ("peak_rss", "mimalloc"): _median(good.loc[good["allocator"] == "mimalloc", "peak_rss_mb"]),
+        ("expected_data", "1M x 16 B"): mine[DATA],
+        **{("overhead_of_30.6_peak", name): mine[name] for name in CATEGORIES},
+    }
+
+
+def breakdown(rows: pd.DataFrame) -> pd.DataFrame:
+    """Divide the peak of the battle test into the published categories.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Trials of the battle test.
+
+    Returns
+    -------
+    DataFrame
+        One row an arm (MiB, medians over trials): arm, peak, low, high (95 %), data (counted by the driver), program
+        baseline (read before anything is allocated), and what the allocator's own census says when all blocks are
+        held: reserved superslabs (empty memory that is resident), fragmentation (pages of slabs and runs beyond their
+        blocks), slab metadata, TLS (blocks in thread caches, and the caches). `other` is the rest. Where there is no
+        census, the rest stands under one name.
     """
     good = stats.usable(rows)
-    speed_first = good[good["role"] == "baseline"]
-    mimalloc = good[good["allocator"] == "mimalloc"]
-    data = [extra["live_kb"] / 1024 for extra in speed_first["extra"]]
-    return {
-        ("peak_rss", "hakmem"): _median(speed_first["peak_rss_mb"]),
-        ("peak_rss", "mimalloc"): _median(mimalloc["peak_rss_mb"]),
-        ("expected_data", "1M x 16 B"): _median(data),
-        ("overhead_of_30.6_peak", "program baseline"): _median(speed_first["start_rss_kb"] / 1024),
-    }
+    records = []
+    for arm, mine in good[good["role"] != "baseline2"].groupby("arm", sort=False):
+        lines = pd.DataFrame([_parts(line) for line in mine.to_dict("records")])
+        peak = stats.t_interval(mine["peak_rss_mb"])
+        records.append({"arm": str(arm), "peak": peak.estimate, "low": peak.low, "high": peak.high, **lines.median()})
+    records.sort(key=lambda line: (not line["arm"].startswith(SPEED_FIRST), line["arm"] != SPEED_FIRST, line["peak"]))
+    return pd.DataFrame(records, columns=["arm", "peak", "low", "high", *COLOURS])
+
+
+def _parts(line: Mapping[Any, Any]) -> dict[str, float]:
+    """Categories of one trial, MiB."""
+    peak, census = line["peak_rss_kb"] * 1024.0, line["extra"].get("residency")
+    told = {DATA: line["extra"]["live_kb"] * 1024.0, "program baseline": line["start_rss_kb"] * 1024.0}
+    if census is None:
+        told[REST] = peak - sum(told.values())
+    else:
+        of = {
+            name: sum(one[name] for one in census["classes"])
+            for name in ("bytes_resident", "bytes_live", "bytes_cached")
+        }
+        large, metadata = census["large"], {name: one["resident"] for name, one in census["metadata"].items()}
+        heaps = metadata.pop("thread heaps", 0)
+        told |= {
+            "reserved superslabs": census["superslabs"]["kept_resident"]
+            + census["free_slabs"]["resident"]
+            + census["warm_pool"]["resident"],
+            "fragmentation": of["bytes_resident"]
+            - of["bytes_live"]
+            - of["bytes_cached"]
+            + large["resident"]
+            - large["bytes"],
+            "slab metadata": float(sum(metadata.values())),
+            "TLS": of["bytes_cached"] + heaps,
+        }
+        told["other"] = peak - sum(told.values())
+    return {name: value / 2**20 for name, value in told.items()}
+
+
+def breakdown_chart(rows: pd.DataFrame) -> Figure:
+    """Draw the peak of the battle test in the published categories, beside the published one and the peers."""
+    found = breakdown(rows)
+    published = {"arm": PUBLISHED, DATA: reference.figure("battle", "expected_data", "1M x 16 B")}
+    published |= {name: reference.figure("battle", "overhead_of_30.6_peak", name) for name in CATEGORIES}
+    shown = pd.concat([pd.DataFrame([published]), found], ignore_index=True)[["arm", "peak", "low", "high", *COLOURS]]
+    peaks = found.set_index("arm")["peak"]
+    title = "The peak of a million small blocks"
+    if {SPEED_FIRST, "mimalloc"} <= set(peaks.index):
+        gap = peaks[SPEED_FIRST] - peaks["mimalloc"]
+        title = (
+            f"hakmem's peak is {abs(gap):.1f} MB {'over' if gap > 0 else 'under'} mimalloc's; published was 7.8 over"
+        )
+    note = (
+        "Data is what the program asked for; the program's own memory is read before it allocates. hakmem tells where "
+        "the rest is; of the other allocators it stands in one piece. Medians of the parts, lines are 95 % intervals "
+        "of the whole."
+    )
+    drawn = (panel(_breakdown_drawing(shown), 2.3 + 0.32 * len(shown), title),)
+    return Figure("Where the peak goes.", note, drawn, shown)
+
+
+def _breakdown_drawing(shown: pd.DataFrame) -> Callable[[Axes, Theme], str]:
+    lines = shown.to_dict("records")[::-1]
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        used = [name for name in COLOURS if shown[name].notna().any()]
+        for y, line in enumerate(lines):
+            done = 0.0
+            for name in used:
+                width = float(np.nan_to_num(line[name]))
+                axes.barh(y, max(0.0, width), left=done, height=0.62, color=_paint(COLOURS[name], theme))
+                done += max(0.0, width)
+            if np.isfinite(line["peak"]):
+                low, high = max(line["low"], 0.9 * line["peak"]), min(line["high"], 1.1 * line["peak"])
+                reach = [[max(0.0, line["peak"] - low)], [max(0.0, high - line["peak"])]]
+                axes.errorbar(line["peak"], y, xerr=reach, color=theme.ink, elinewidth=1.1, capsize=2.5)
+            whole = line["peak"] if np.isfinite(line["peak"]) else done
+            axes.text(1.02 * max(done, whole), y, f" {whole:.1f}", va="center", fontsize=8)
+        axes.set_yticks(range(len(lines)), [line["arm"] for line in lines])
+        axes.set_xlim(0, 1.16 * max(shown["peak"].max(), 30.6))
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("Peak RSS (MiB)")
+        handles = [Patch(color=_paint(COLOURS[name], theme), label=name) for name in used]
+        style: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.5, 1.0), "frameon": False, "fontsize": 8}
+        axes.legend(handles=handles, ncols=2, **style)
+        words = []
+        for line in reversed(lines):
+            parts = ", ".join(f"{name} {line[name]:.2g}" for name in used if np.isfinite(line[name]))
+            words.append(f"{line['arm']}: {parts} MB")
+        return "; ".join(words) + "."
+
+    return draw
+
+
+def _paint(name: str, theme: Theme) -> str:
+    return FAMILIES[name].light if theme.name == "light" else FAMILIES[name].dark
+
+
+# ---- gains against memory --------------------------------------------------------------------------------------------
+
+
+def trade_chart(table: pd.DataFrame) -> Figure:
+    """Draw what each setting gains in speed against its gate's default, with the line of the rule and the memory."""
+    panels = []
+    for workload, cell in table.groupby("workload", sort=False):
+        worth = cell[cell["rule"] == "worth it"]
+        names = ", ".join(f"{gate}={value}" for gate, value in zip(worth["gate"], worth["value"], strict=True))
+        says = f"worth more than {RULE:g} %: {names}" if names else f"no setting surely gains {RULE:g} %"
+        panels.append(panel(_trade_drawing(cell), 1.5 + 0.36 * len(cell), f"{workload}: {says}"))
+    note = (
+        "Throughput of each setting against the default of its gate, under Lean, paired within blocks, with 95 % "
+        "intervals (cut where blocks are few). Right of the line a setting gains more than the rule asks. Below each "
+        "name stands what it takes: the change of the peak and of what is left at the end."
+    )
+    return Figure("What empty memory brings.", note, tuple(panels), table)
+
+
+def _trade_drawing(cell: pd.DataFrame) -> Callable[[Axes, Theme], str]:
+    lines = cell.to_dict("records")[::-1]
+    room = max(25.0, 1.2 * float(cell["gain %"].abs().max()))
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        axes.axvspan(-room, RULE, color=theme.band, zorder=0)
+        axes.axvline(0, color=theme.quiet, lw=1)
+        axes.axvline(RULE, color=theme.ink, lw=1.2, ls="--")
+        for y, line in enumerate(lines):
+            gain, low, high = line["gain %"], max(line["low %"], -room), min(line["high %"], room)
+            style: dict[str, Any] = {"fmt": FAMILIES["gates"].marker, "ms": 6.5, "color": _paint("gates", theme)}
+            axes.errorbar(gain, y, xerr=[[gain - low], [high - gain]], elinewidth=1.3, capsize=2.5, **style)
+        names = [
+            f"{line['gate'].removeprefix('SS_').removeprefix('TINY_')}={line['value']}\n"
+            f"peak {line['peak_mb']:+.1f}, left {line['left_mb']:+.1f} MB"
+            for line in lines
+        ]
+        axes.set_yticks(range(len(lines)), names, fontsize=8)
+        axes.set_xlim(-room, room)
+        axes.set_ylim(-0.7, len(lines) - 0.3)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("Throughput against the gate's default (%)")
+        words = (
+            f"{line['gate']}={line['value']} {line['gain %']:+.1f} % for {line['peak_mb']:+.1f} MB" for line in lines
+        )
+        return "; ".join(words) + "."
+
+    return draw
 
 
 def _median(values: pd.Series | list[float]) -> float | None:

@@ -301,6 +301,13 @@ def test_battle_marks_what_each_free_gives_back() -> None:
     assert filled["rss_kb"] - said["start_rss_kb"] >= said["extra"]["live_kb"] * 0.95
 
 
+def test_battle_asks_for_a_census_when_filled() -> None:
+    census = result(program("battle", "hakmem"), "50000", "--census=1")["extra"]["residency"]
+    assert sum(one["blocks_live"] for one in census["classes"] if one["size"] == 16) == 50_000
+    assert "residency" not in result(program("battle", "hakmem"), "50000")["extra"]
+    assert "residency" not in result(program("battle"), "50000", "--census=1")["extra"]
+
+
 def test_phases_mark_memory_and_memory_after_100_ms() -> None:
     said = result(program("phases"), *TINY["phases"])
     names = [f"{kind}{cycle}{mark}" for cycle in (1, 2) for kind in ("grow", "shrink") for mark in ("", "+100ms")]

@@ -142,7 +142,11 @@ def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -
     }
     assert values == {(name, value) for name, swept in reserve.GATES.items() for value in swept}
     assert all(gates["HAKMEM_SS_MEM_LEAN_DECOMMIT"] == "DONTNEED" for gates in tried["gates"])
-    today = reserve.battle(rows[rows["workload"] == "battle:n=100000"])
+    held = rows[rows["workload"] == "battle:n=100000,census=1"]
+    today = reserve.battle(held)
+    divided = reserve.breakdown(held).set_index("arm").loc["hakmem"]
+    assert divided[["data", *reserve.CATEGORIES]].sum() == pytest.approx(divided["peak"], abs=0.3)
+    assert abs(divided["other"]) < 0.5  # MB that no part accounts for
     assert today[("expected_data", "1M x 16 B")] == pytest.approx(2.29, abs=0.01)  # a tenth of the published test
     assert "Of 9 comparisons" in text and "program baseline" in text and "This step failed" not in text
 
