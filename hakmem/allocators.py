@@ -241,7 +241,7 @@ def prove(allocator: Allocator, program: Path) -> None:
     elif allocator.linkage == "linked":
         expected = PEERS[allocator.name].libraries[0]
     else:
-        expected = str(allocator.library)
+        expected = str(Path(str(allocator.library)).resolve())
     bound = _bindings(program, allocator.library)
     for symbol, file in ((symbol, bound[symbol]) for symbol in PROBED if symbol in bound):
         if expected not in (str(Path(file).resolve()), Path(file).name.partition(".so")[0] + ".so"):

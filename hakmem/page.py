@@ -32,7 +32,7 @@ __all__ = [
     "chip",
     "downloads",
     "findings",
-    "findings_table",
+    "findings_list",
     "glance",
     "note",
     "plan",
@@ -232,18 +232,22 @@ def threats(rows: pd.DataFrame, made: Plan, done: Done, found: Sequence[Verdict]
         items.append(f"Gates that changed no counter and no byte: {_esc(names)}.")
     items += [f"Left out to fit the budget: {_esc(sentence)}" for sentence in made.left_out]
     items += [f"Not measured: {_esc(name)}. {_esc(remedy)}" for name, remedy in made.missing.items()]
-    items += [_esc(f"{f.subject}: {f.found}. {f.effect}. Remedy: {f.remedy}") for f in findings(rows, made.ledger)]
+    items += [_finding(one) for one in findings(rows, made.ledger)]
     items += [f"Merged: {_esc(sentence)}" for sentence in made.merged]
     inside = "".join(f"<li>{item}</li>" for item in items) or "<li>None found.</li>"
     return Html(f"<ul>{inside}</ul>")
 
 
-def findings_table(found: Sequence[machine.Finding]) -> Html:
-    """Show findings about a machine, as `machine.checks` gives them."""
+def findings_list(found: Sequence[machine.Finding]) -> Html:
+    """Say what about a machine spoils figures, as `machine.checks` gives it."""
     if not found:
         return Html("<p>Nothing found that makes figures unstable.</p>")
-    named = {"found": "found here", "effect": "what it changes"}
-    return Html(table_html(pd.DataFrame([f.model_dump() for f in found]).rename(columns=named), "This machine"))
+    return Html(f"<ul>{''.join(f'<li>{_finding(one)}</li>' for one in found)}</ul>")
+
+
+def _finding(found: machine.Finding) -> str:
+    subject, rest = (found.subject, f": {found.found}. It matters because {found.effect}. Remedy: {found.remedy}")
+    return f"<strong>{_esc(subject)}</strong>{_esc(rest)}"
 
 
 def findings(rows: pd.DataFrame, ledger: Path) -> list[machine.Finding]:

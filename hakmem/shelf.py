@@ -5,7 +5,7 @@ A card is read from the executed notebook, never from memory: whatever can be op
 
 import html
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -117,8 +117,16 @@ def write(cards: Iterable[Card], output: Path | None = None) -> Path:
     output = output or paths.reports() / "index.html"
     output.parent.mkdir(parents=True, exist_ok=True)
     style = (report.TEMPLATES / "page" / "style.css").read_text(encoding="utf-8")
-    output.write_text(PAGE.format(style=style, cards="".join(map(_card_html, cards))), encoding="utf-8")
+    shown = list(cards)
+    output.write_text(
+        PAGE.format(style=style, says=_says(shown), cards="".join(map(_card_html, shown))), encoding="utf-8"
+    )
     return output
+
+
+def _says(cards: Sequence[Card]) -> str:
+    failed = sum(card.failed for card in cards)
+    return f"{len(cards)} studies" + (f", of which {failed} failed" if failed else "") + ". Each page is one file."
 
 
 def _card_html(shown: Card) -> str:
@@ -147,6 +155,7 @@ PAGE = """<!DOCTYPE html>
 <body>
 <main>
 <h1>hakmem: all reports</h1>
+<p>{says}</p>
 <ul class="cards">
 {cards}</ul>
 </main>

@@ -50,7 +50,7 @@ def built(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path
     charts = [plots.frontier(table, prices), plots.forest(table, found), plots.run_order(table), plots.phases(table)]
     parts: list[Any] = [page.plan(plan), page.banner(found), page.prices(prices), *charts, plots.syscalls(table)]
     parts += [explorer.Explorer(table), page.verdicts(found), page.threats(table, plan, done, found)]
-    parts += [page.provenance(table, plan.ledger), page.findings_table(page.findings(table, plan.ledger))]
+    parts += [page.provenance(table, plan.ledger), page.findings_list(page.findings(table, plan.ledger))]
     parts += [page.downloads(table, "study"), page.rerun("20_lean_sweep", {"study": EVIL})]
     outputs = [new_output("display_data", data=bundle(part)) for part in parts]
     outputs += [new_output("stream", name="stderr", text=EVIL), new_output("stream", name="stdout", text=EVIL)]
