@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native report reports test bench traces lab lint format lock generated clean
+.PHONY: help setup build native report reports test bench traces lab lint format lock generated clean
 
 help: ## list the targets
 	@echo "usage: make TARGET [PROFILE=smoke|quick|full] [PYTHON=python3.12] [CC=clang]"
@@ -42,27 +42,31 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Content-addressed: what stands in the store already is not compiled again, whoever asks for it.
+build: $(STAMP) ## compile what studies measure into build/store
+	@$(BIN)/python -m hakmem build >/dev/null
+
 native: ## compile the allocator and its drivers into build/native
 	@command -v $(COMPILER) >/dev/null || { echo "there is no C compiler $(COMPILER) on this machine: install it with  sudo apt-get install gcc" >&2; exit 1; }
 	@$(MAKE) --no-print-directory -C native OUT=$(OUT)
 
-report: $(STAMP) native ## sweep the LEAN gates and write reports/lean_sweep.html (PROFILE=smoke|quick|full)
+report: build ## sweep the LEAN gates and write reports/lean_sweep.html (PROFILE=smoke|quick|full)
 	@$(BIN)/python -m hakmem report 20_lean_sweep --profile $(PROFILE)
 
-reports: $(STAMP) native ## every study, one after another, and reports/index.html (PROFILE=smoke|quick|full)
+reports: build ## every study, one after another, and reports/index.html (PROFILE=smoke|quick|full)
 	@$(BIN)/python -m hakmem reports --profile $(PROFILE)
 
-bench: $(STAMP) native ## throughput and RSS of every installed allocator, in the terminal (quick: 5 minutes)
+bench: build ## throughput and RSS of every installed allocator, in the terminal (quick: 5 minutes)
 	@$(BIN)/python -m hakmem bench --profile $(PROFILE)
 
-traces: $(STAMP) native ## record larger traces of installed programs into build/traces
+traces: build ## record larger traces of installed programs into build/traces
 	@data/traces/make.sh large $(CURDIR)/$(BIN)/hakmem
 
 # The settings keep JupyterLab from asking for news and updates; the prefix lets a notebook refuse another kernel.
 LAB_SETTINGS = --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=$(CURDIR) --LabApp.app_settings_dir=$(CURDIR)/hakmem/templates/lab \
     --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
-lab: $(STAMP) native ## open JupyterLab on loopback, with a token (LAB=--no-browser prints its address only)
+lab: build ## open JupyterLab on loopback, with a token (LAB=--no-browser prints its address only)
 	@WORKBENCH_PREFIX=$(CURDIR)/$(VENV) $(BIN)/jupyter-lab $(LAB_SETTINGS) $(LAB)
 
 lint: $(STAMP) ## ruff, mypy, import-linter, clang-format, C warnings as errors

@@ -9,7 +9,7 @@ import pytest
 from hakmem import paths
 
 ROOT = paths.root()
-TARGETS = {"setup", "native", "report", "test", "bench", "lab", "lint", "clean", "help"}
+TARGETS = {"setup", "build", "native", "report", "test", "bench", "lab", "lint", "clean", "help"}
 
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
@@ -101,10 +101,11 @@ def test_setup_does_nothing_the_second_time_and_runs_again_when_the_lock_changes
 
 
 def test_the_jobs_do_all_they_need() -> None:
-    for target in ("report", "test", "bench", "lab"):
+    native, store = f"-C native OUT={ROOT}/build/native", "-m hakmem build"
+    for target in ("report", "reports", "test", "bench", "lab"):
         steps = make("--dry-run", "--always-make", target).stdout
         assert "--require-hashes -r requirements.lock" in steps
-        assert f"-C native OUT={ROOT}/build/native" in steps
+        assert (native in steps, store in steps) == ((True, False) if target == "test" else (False, True))
 
 
 def test_the_profile_reaches_the_jobs() -> None:
