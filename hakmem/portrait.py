@@ -12,9 +12,10 @@ from hakmem.events import Counts, Shape
 from hakmem.figure import FAMILIES, Figure, Panel, Theme, panel
 from hakmem.trace import Trace
 
-__all__ = ["charts", "summary"]
+__all__ = ["bytes_in_words", "charts", "count_in_words", "summary"]
 
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
+COUNTS = ((10**9, "G"), (10**6, "M"), (10**3, "k"), (1, ""))
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
@@ -86,9 +87,16 @@ def _quantiles(counts: Counts) -> dict[str, int]:
     return {f"p{round(100 * part)}": int(lows[np.searchsorted(total, part * total[-1])]) for part in QUANTILES}
 
 
-def _bytes(value: float) -> str:
+def bytes_in_words(value: float) -> str:
+    """Say `3145728` as `3 MiB`."""
     scale, unit = next(((scale, unit) for scale, unit in UNITS if value >= scale), UNITS[-1])
     return f"{value / scale:.3g} {unit}"
+
+
+def count_in_words(value: float) -> str:
+    """Say `3000` as `3k`."""
+    scale, unit = next(((scale, unit) for scale, unit in COUNTS if value >= scale), COUNTS[-1])
+    return f"{value / scale:.3g}{unit}"
 
 
 def _ink(theme: Theme, name: str = "hakmem") -> str:
@@ -97,7 +105,7 @@ def _ink(theme: Theme, name: str = "hakmem") -> str:
 
 def _live(found: Shape, told: dict[str, Any]) -> Panel:
     end = told["end_bytes"]
-    title = f"Live bytes peak at {_bytes(told['peak_bytes'])}, {_bytes(end)} are left at the end"
+    title = f"Live bytes peak at {bytes_in_words(told['peak_bytes'])}, {bytes_in_words(end)} are left at the end"
 
     def draw(axes: Axes, theme: Theme) -> str:
         scale, unit = next(((scale, unit) for scale, unit in UNITS if told["peak_bytes"] >= 2 * scale), UNITS[-1])
@@ -129,7 +137,7 @@ def _octave(number: int) -> str:
 
 def _sizes(found: Shape, told: dict[str, Any]) -> Panel:
     quantiles = told["size_quantiles"]
-    title = f"Half of all allocations are of at most about {_bytes(quantiles.get('p50', 0))}"
+    title = f"Half of all allocations are of at most about {bytes_in_words(quantiles.get('p50', 0))}"
 
     def draw(axes: Axes, theme: Theme) -> str:
         _histogram(found.sizes, axes, theme, "hakmem")

@@ -28,6 +28,7 @@ from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.pipeline import FreePipelineSpec
 from hakmem.reserve import ReserveSpec
 from hakmem.scorecard import ScoreSpec
+from hakmem.shapes import ShapesSpec
 from hakmem.start_up import StartUpSpec
 from hakmem.study import CampaignSpec, Checked, GateSpec, RebaseSpec, TourSpec
 
@@ -42,6 +43,7 @@ MODELS: dict[str, type[Checked]] = {  # what checks the parameters of a notebook
     "55_start_up": StartUpSpec,
     "60_reserve_and_magazines": ReserveSpec,
     "70_free_pipeline": FreePipelineSpec,
+    "80_traces": ShapesSpec,
     "90_scorecard": ScoreSpec,
 }
 INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be
