@@ -29,7 +29,8 @@ FAST = "hakmem_minimal"
 RECORDED = "trace:data/traces/*.trace.zst"
 SHAPES = (
     *("gen:mixed,cycles=2M", "gen:battle", "gen:ramp", "gen:phases", "gen:larson", "gen:producer_consumer"),
-    *("gen:thread_churn", "gen:lognormal", "gen:generational", "gen:zipf", "gen:server", "gen:fragmenter", RECORDED),
+    *("gen:thread_churn", "gen:lognormal", "gen:generational", "gen:zipf", "gen:server", "gen:fragmenter,limit=4MiB"),
+    RECORDED,
 )
 FEW = ("gen:zipf,events=400k", "gen:producer_consumer,events=400k", "trace:data/traces/gcc.trace.zst")
 REPEAT: dict[Profile, int] = {"smoke": 2, "quick": 10, "full": 40}  # recorded traces are short
@@ -322,7 +323,7 @@ def reasons(rows: pd.DataFrame, found: Sequence[Portrait], peer: str) -> pd.Data
         share = line.iloc[0]
         sides = {name: _side(good[good["arm"] == arm]) for name, arm in (("hakmem", FAST), ("peer", peer))}
         fastest = str(good.groupby("arm")["ops_per_s"].median().idxmax())
-        span = f"{share['percent']:.0f} %" + f" ({share['low']:.0f} to {share['high']:.0f})" * (share["high"] < 1e6)
+        span = f"{share['percent']:.0f} %" + f" ({share['low']:.0f} to {share['high']:.0f})" * bool(share["high"] < 1e6)
         records.append(
             {
                 "trace": one.name,

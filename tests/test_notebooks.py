@@ -23,6 +23,7 @@ from hakmem import (
     report,
     reserve,
     scorecard,
+    shapes,
     start_up,
     store,
     verdict,
@@ -202,6 +203,22 @@ def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:
     else:
         assert "takes the fewest instructions" in text and text.count("<figure") == 3
     assert "This step failed" not in text
+
+
+def test_shapes_are_drawn_and_the_winner_explained(study: str, tmp_path: Path) -> None:
+    works = ["gen:zipf,events=60k,live=500", "gen:producer_consumer,events=60k", "trace:data/traces/lua.trace.zst"]
+    given = {"study": study, "workloads": works, "peer": "system", "profile": "smoke"}
+    text = report.render("80_traces", given, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    assert set(rows["workload"]) == {*works[:2], f"{works[2]},repeat=2"} and set(rows["status"]) == {"ok"}
+    traces = shapes.portraits([*works[:2], f"{works[2]},repeat=2"], "smoke")
+    assert [one.name for one in traces] == ["zipf live=500", "producer_consumer", "lua"]
+    assert traces[1].summary["cross_thread_share"] == 1 and traces[0].summary["peak_blocks"] == 500
+    why = shapes.reasons(rows, traces, "system")
+    assert list(why["trace"]) == [one.name for one in traces] and (why["ns, hakmem"] > 0).all()
+    word, sentences = rebase.judge(rebase.ratios(rows), "system")
+    assert word in text and sentences[0].split("(")[0] in html.unescape(text)
+    assert text.count("<figure") == 3 and "lua" in text and "This step failed" not in text
 
 
 def test_papermill_alone_takes_yaml_s_false_for_off(study: str, tmp_path: Path) -> None:
