@@ -182,8 +182,7 @@ static void take_back(heap *h) {
     h->tls = NULL; /* its record stays as it is: what it counted still counts */
 }
 
-void heap_take_idle(const heap *self) {
-    if (!lean_releases()) return;
+void heap_look_for_idle(const heap *self) {
     uint64_t now = os_now_coarse_ns(), last = peek(&looked), idle = (uint64_t)gate(G_SS_LEAN_CACHE_IDLE_MS);
     if (!idle || now - last < idle * IDLE_NS_PER_MS ||
         !__atomic_compare_exchange_n(&looked, &last, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))

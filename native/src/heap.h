@@ -47,7 +47,10 @@ static inline void heap_leave(heap *h) {
 }
 
 /* Take back what other threads have not used for long, if it is time to look; the caller holds no lock. */
-void heap_take_idle(const heap *self);
+void heap_look_for_idle(const heap *self);
+static inline void heap_take_idle(const heap *self) {
+    if (lean_releases()) heap_look_for_idle(self);
+}
 
 void heap_lock_all(void), heap_unlock_all(void); /* around fork */
 

@@ -7,6 +7,7 @@
 
 #include <sys/mman.h>
 
+bool hak_lean_releases;
 static bool lean, warned_unreachable, purges_futile;
 static size_t resident, metadata, before_start;
 static policy_pressure pressure;
@@ -19,6 +20,7 @@ void lean_unlock(void) { unlock(&purse_lock); }
 
 void lean_init(void) {
     lean = gate(G_SS_MEM_LEAN);
+    hak_lean_releases = lean && ss_mem_lean_decommit_mode() != DECOMMIT_OFF;
     before_start = os_resident_bytes();
     pressure = lean_releases() ? PRESSURE_LEAN : PRESSURE_NONE;
 }
@@ -27,8 +29,6 @@ int ss_mem_lean_enabled(void) { return lean; }
 int ss_mem_lean_target_mb(void) { return (int)gate(G_SS_MEM_LEAN_TARGET_MB); }
 ss_mem_lean_decommit_mode_t ss_mem_lean_decommit_mode(void) { return (int)gate(G_SS_MEM_LEAN_DECOMMIT); }
 void ss_os_stats_record_lean_retire(void) { STAT(lean_retire); }
-
-bool lean_releases(void) { return lean && ss_mem_lean_decommit_mode() != DECOMMIT_OFF; }
 
 void lean_add_resident(size_t bytes) { __atomic_fetch_add(&resident, bytes, __ATOMIC_RELAXED); }
 void lean_set_metadata(size_t bytes) { poke(&metadata, bytes); }

@@ -20,7 +20,8 @@ int ss_mem_lean_target_mb(void);
 typedef int ss_mem_lean_decommit_mode_t; /* DECOMMIT_FREE, DECOMMIT_DONTNEED, DECOMMIT_OFF */
 ss_mem_lean_decommit_mode_t ss_mem_lean_decommit_mode(void);
 
-bool lean_releases(void); /* LEAN with FREE or DONTNEED */
+extern HIDDEN bool hak_lean_releases;
+static inline bool lean_releases(void) { return hak_lean_releases; } /* LEAN with FREE or DONTNEED */
 
 void lean_add_resident(size_t bytes); /* modulo 2^64: a negative number shrinks */
 void lean_set_metadata(size_t bytes);
