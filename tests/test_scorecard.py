@@ -14,6 +14,8 @@ PEER = (
     ("hakmem_minimal", "arm", 0.8, 1.0, {}),
 )
 
+ROLES = ("baseline", "baseline2")
+
 
 def ledgers(**changes: object) -> dict[str, pd.DataFrame]:
     sweep, peers = rows(study(blocks=6, **changes)), rows(study(blocks=6, arms=PEER))  # type: ignore[arg-type]
@@ -49,6 +51,35 @@ def test_a_change_between_builds_is_marked() -> None:
     assert list(peak["build"]) == ["b0", "b1"] and list(peak["change"]) == [False, True]
     assert "Changed since the build before: peak RSS, speed first." in scorecard.judge(table)[1]
     assert "peak RSS, speed first" in scorecard.chart(table).panels[0].alt
+
+
+def test_the_trend_is_drawn_over_builds() -> None:
+    old = [trial("hakmem", r, "mixed:ws=400", b, 110, 20 + 0.01 * b, build="b0") for b in range(5) for r in ROLES]
+    table = scorecard.card({"sweep": pd.concat([rows(old), ledgers()["sweep"]], ignore_index=True)})
+    drawn = scorecard.trend(table)
+    assert "peak RSS, speed first: 20 to 33, 1 change point. b0 20, b1 33 MB." in [one.alt for one in drawn.panels]
+    assert len(drawn.panels) == 3 and "a trend needs two" in scorecard.trend(scorecard.card(ledgers())).note
+
+
+def test_published_figures_stand_beside() -> None:
+    found = scorecard.latest(scorecard.card(ledgers())).set_index("target")["published"]
+    assert found["peak RSS, speed first"] == 32.88 and found["FAST's throughput, of mimalloc's: 50 %"] == 49.13
+    assert pd.isna(found["peak RSS, Lean"])
+
+
+@pytest.mark.parametrize(("grows_mb", "word"), [(0.0, "GO"), (0.05, "GO"), (3.0, "NO-GO")])
+def test_soaks_tell_of_drift(grows_mb: float, word: str, tmp_path: Path) -> None:
+    epochs = pd.DataFrame({"t_s": range(20), "rss_mb": [10 + grows_mb * t / 19 for t in range(20)], "lazyfree_mb": 0.0})
+    (tmp_path / "soaks.series").mkdir()
+    with store.Ledger(tmp_path / "soaks.jsonl") as ledger:
+        for block in range(3):
+            series = f"soaks.series/{block}.parquet"
+            epochs.assign(rss_mb=epochs["rss_mb"] + 0.01 * block).to_parquet(tmp_path / series)
+            ledger.append(trial("hakmem", "baseline", "soak:ws=400,seconds=60", block, 100, 10, series=series))
+    found = scorecard.load({"soak": tmp_path / "soaks.jsonl"})
+    drift = scorecard.latest(scorecard.card(found)).set_index("target").loc["drift over soaks, SAFE and BALANCED"]
+    assert drift["verdict"] == word and drift["blocks"] == 3
+    assert drift["estimate"] == pytest.approx(0 if word == "GO" else 23.5, abs=1.5)
 
 
 def test_what_was_not_measured_says_so(tmp_path: Path) -> None:
