@@ -29,16 +29,18 @@ unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now) {
 }
 
 policy_pressure policy_press(policy_pressure now, size_t target, size_t all, bool futile) {
-    if (futile) return PRESSURE_NONE;
+    if (futile && all > target / 4 * 5) return PRESSURE_NONE;
     if (all > target) return PRESSURE_HIGH;
     return now == PRESSURE_HIGH && all > target / 8 * 7 ? PRESSURE_HIGH : PRESSURE_LEAN;
 }
+
+bool policy_caches(size_t block_size, policy_pressure pressure) { return pressure != PRESSURE_HIGH || block_size <= 1024; }
 
 unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pressure pressure) {
     static const unsigned table[8] = {2048, 1024, 768, 512, 256, 256, 128, 64}; /* the user's, per octave */
     static const struct {
         size_t bytes, blocks;
-    } most[] = {{SIZE_MAX, SIZE_MAX}, {8192, 8}, {2048, 4}}; /* by pressure; so many blocks are always allowed */
+    } most[] = {{SIZE_MAX, SIZE_MAX}, {8192, 8}, {2048, 2}}; /* by pressure; so many blocks are always allowed */
     size_t cap = octave < 8 ? table[octave] : 131072 / block_size;
 #ifdef HAK_STRESS
     cap = 8;

@@ -32,14 +32,16 @@ void policy_beat(policy_pulse *p, uint64_t now);
 /* Empty SuperSlabs worth keeping resident: mode 0..2 as said, 3 adaptive. */
 unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now);
 
-/* How hard Lean presses on the thread caches: outside Lean not at all, under the target a little, above it much. It lets go
- * only well below the target, so that caches do not swing with every purge, and where purges are futile (live data alone is above
- * the target): small caches would only cost time. */
+/* How hard Lean presses on the thread caches: outside Lean not at all, under the target a little, above it much. It lets go only well below the
+ * target, so that caches do not swing with every purge, and where the target is out of reach: a quarter above it, and purges are futile.
+ * Small caches would only cost time there. */
 typedef enum { PRESSURE_NONE, PRESSURE_LEAN, PRESSURE_HIGH } policy_pressure;
 policy_pressure policy_press(policy_pressure now, size_t target, size_t all, bool futile);
 
 /* Blocks a thread may hold back: the user's table per octave, scaled, at least 2. Lean starts from at most 8 KiB (above the target
  * 2 KiB) and lets a cache grow to the table's figure where it is both filled and emptied: see policy_adapt. */
+bool policy_caches(size_t block_size,
+                   policy_pressure pressure); /* above the target none above 1 KiB: each may hold a page or two */
 unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pressure pressure);
 
 /* The capacity after a list ran full: doubled if there was a miss since it last did, else (the thread only frees) halved. */

@@ -25,6 +25,7 @@ static slab_class classes[CLASSES + 1];
 static size_t freed_since_purge, purge_step = PURGE_STEP_BYTES;
 
 #define GROUPS 64
+#define SLABS_LOOKED_AT 8
 typedef struct {
     unit *slab;
     uint32_t word;
@@ -47,6 +48,8 @@ unsigned slab_cap(unsigned cls, policy_pressure pressure) {
     unsigned cap = policy_cap(hak_class[cls].size, hak_class[cls].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), pressure);
     return gate(G_TINY_MAG_LEVELS) == LEVELS_2 && cap > 2 ? cap / 2 : cap; /* two levels share the capacity */
 }
+
+bool slab_cached(unsigned cls) { return policy_caches(hak_class[cls].size, lean_pressure()); }
 
 slab_route slab_decide(unsigned cls) {
     unsigned cap = slab_cap(cls, lean_pressure());
@@ -111,7 +114,7 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
     s->nfree = s->carved = 0;
     s->run_units = 0;
     s->owner = NULL;
-    poke(&hak_unit_class[u], (uint8_t)cls);
+    poke(&hak_unit_class[u], slab_cached(cls) ? (uint8_t)cls : 0);
     STAT(refill_new);
     stat_octave(hak_class[cls].octave, OCT_SLAB_LIVE, 1);
     unit_tell(s);
@@ -139,11 +142,11 @@ static uint16_t pages_of(size_t from, size_t to) {
     return (uint16_t)(bits32((unsigned)((to - 1) >> hak_page_shift) + 1) & ~bits32((unsigned)(from >> hak_page_shift)));
 }
 
-/* free() may take the fast way in this slab while no page of a carved block is given back. */
+/* free() may take the fast way in this slab while no page of a carved block is given back, and threads may keep its blocks. */
 static void show_class(unit *s) {
     size_t carved = (size_t)s->carved * hak_class[s->cls].size;
     bool whole = !carved || !(pages_of(0, carved) & (uint16_t)~s->resident);
-    poke(&hak_unit_class[unit_number(s)], whole ? s->cls : 0);
+    poke(&hak_unit_class[unit_number(s)], whole && slab_cached(s->cls) ? s->cls : 0);
 }
 
 /* Blocks whose pages were given back become resident again when they are handed out. */
@@ -156,14 +159,25 @@ static void touch_blocks(unit *s, unsigned word, uint64_t mask) {
     show_class(s);
 }
 
-/* Take up to `want` freed blocks; returns how many. */
-static unsigned take_freed(unit *s, unsigned want, group *g, unsigned *groups) {
+static uint64_t on_resident_pages(const unit *s, unsigned word, uint64_t mask) {
+    size_t size = hak_class[s->cls].size;
+    for (uint64_t left = mask; left; left &= left - 1) {
+        unsigned bit = (unsigned)__builtin_ctzll(left);
+        size_t at = (word * 64 + bit) * size;
+        if (pages_of(at, at + size) & (uint16_t)~s->resident) mask &= ~((uint64_t)1 << bit);
+    }
+    return mask;
+}
+
+/* Take up to `want` freed blocks, from resident pages only or from any; returns how many. */
+static unsigned take_freed(unit *s, unsigned want, bool resident, group *g, unsigned *groups) {
     const class_info *c = &hak_class[s->cls];
     uint64_t *bits = unit_bits(s, c->count);
-    bool all_resident = peek(&hak_unit_class[unit_number(s)]) != 0;
+    bool all_resident = peek(&hak_unit_class[unit_number(s)]) != 0, left_some = false;
     unsigned got = 0, w = s->hint, words = (unsigned)div_up(c->count, 64);
     for (; w < words && got < want && *groups < GROUPS && s->nfree; w++) {
         uint64_t mask = bits[w];
+        if (mask && resident && !all_resident && (mask = on_resident_pages(s, w, mask)) != bits[w]) left_some = true;
         if (!mask) continue;
         unsigned n = (unsigned)__builtin_popcountll(mask);
         while (n > want - got) mask &= ~((uint64_t)1 << (63 - __builtin_clzll(mask))), n--;
@@ -172,10 +186,10 @@ static unsigned take_freed(unit *s, unsigned want, group *g, unsigned *groups) {
         got += n;
         if (!all_resident) touch_blocks(s, w, mask);
         g[(*groups)++] = (group){s, w, mask};
-        if (bits[w]) break;
+        if (got == want) break;
     }
-    s->hint = (uint16_t)(s->nfree ? w : 0);
-    if (s->nfree && w == words) s->hint = 0;
+    if (left_some) return got;
+    s->hint = (uint16_t)(s->nfree && w < words ? w : 0);
     return got;
 }
 
@@ -213,26 +227,45 @@ static chain link_blocks(const group *g, unsigned groups, unsigned cls) {
     return out;
 }
 
+static void make_current(slab_heap *h, slab_class *k, unit *s) {
+    unit *was = h->current[s->cls];
+    if (s->listed) unlist_slab(k, s);
+    s->owner = h;
+    h->current[s->cls] = s;
+    if (!was || was == s) return;
+    was->owner = NULL;
+    if (in_slab(was)) list_slab(k, was);
+}
+
+/* Above the target no page is taken again while there are free blocks on resident ones: those of a few other slabs come first. */
+static unsigned take_from_others(slab_heap *h, slab_class *k, unsigned want, group *g, unsigned *groups) {
+    unsigned looked = 0, n;
+    for (unit *s = k->partial; s && looked++ < SLABS_LOOKED_AT; s = s->next)
+        if ((n = take_freed(s, want, true, g, groups))) return make_current(h, k, s), n;
+    return 0;
+}
+
 chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
     slab_route r = decided ? *decided : slab_decide(cls);
     slab_class *k = &classes[cls];
     group g[GROUPS];
     unsigned groups = 0, got = 0;
     lock(&k->lock);
+    bool sparing = lean_pressure() == PRESSURE_HIGH;
     while (got < r.batch && groups < GROUPS) {
         unit *s = h->current[cls];
         if (!s && (s = k->partial)) {
             if (got) break; /* enough: leave other slabs alone */
-            unlist_slab(k, s);
             STAT(refill_partial);
         } else if (!s && (got || !(s = new_slab(h, cls)))) {
             break;
         }
-        h->current[cls] = s;
-        s->owner = h;
-        unsigned n = take_freed(s, r.batch - got, g, &groups);
+        make_current(h, k, s);
+        unsigned n = take_freed(s, r.batch - got, sparing, g, &groups);
+        if (!n && !got && sparing) n = take_from_others(h, k, r.batch, g, &groups);
+        if (!n && !got && sparing) n = take_freed(s, r.batch, false, g, &groups);
         if (!n && !got) n = carve(s, r.batch - got, g, &groups);
-        unit_tell(s);
+        unit_tell(h->current[cls]);
         if (!n && got) break;
         if (!n) { /* used up: it comes back to the list when a block does */
             s->owner = NULL;
@@ -311,7 +344,9 @@ static void put_group(slab_heap *h, slab_class *k, const group *g) {
         end_slab(h, s);
     } else {
         if (!s->owner && !s->listed) list_slab(k, s);
-        if (lean_releases()) make_candidate(k, s);
+        if (!lean_releases()) return;
+        make_candidate(k, s);
+        show_class(s);
     }
 }
 

@@ -9,7 +9,8 @@
  * Invariants, under the lock of the class (u: a unit in state UNIT_SLAB):
  *   blocks in the slab = nfree + (count - carved); all others are live or in some thread cache
  *   listed  <=> owner == NULL and some block is in the slab;  bit i set => i < carved
- *   hak_unit_class[u] = class, or 0 while pages of carved blocks are given back (then every free of it is checked slowly)
+ *   hak_unit_class[u] = class, or 0 while pages of carved blocks are given back or threads may not keep its blocks (then every free of it is
+ *   checked slowly)
  */
 #ifndef HAK_SLAB_H
 #define HAK_SLAB_H
@@ -54,6 +55,8 @@ slab_route slab_decide(unsigned cls);
 
 void slab_init(void);
 unsigned slab_cap(unsigned cls, policy_pressure pressure); /* blocks a hot list of this class may hold */
+
+bool slab_cached(unsigned cls); /* whether threads may keep blocks of this class now */
 
 /* Fetch up to a batch of blocks; count 0: out of memory. `decided` NULL: each layer decides for itself. */
 chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided);

@@ -203,12 +203,13 @@ static void overflow(heap *h, size_t cls) {
         hak_tls.room[cls] = h->cap[cls];
     }
     h->missed[cls] = false;
-    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2 && !h->spare[cls].count) {
+    bool two = gate(G_TINY_MAG_LEVELS) == LEVELS_2 && h->pressure != PRESSURE_HIGH;
+    if (two && !h->spare[cls].count) {
         h->spare[cls] = full;
         return;
     }
     chain out = full;
-    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2) {
+    if (two) {
         out = h->spare[cls];
         h->spare[cls] = full;
     }
@@ -253,9 +254,9 @@ NOINLINE void hak_free_slow(block *p, size_t cls) {
     }
     if (tcache_holds(p, (unsigned)cls)) hak_fatal("double free", p, hak_class[cls].size);
     heap *h = join();
-    if (!h) {
+    if (!h || !slab_cached((unsigned)cls)) {
         hak_block_link(p, LIST_END);
-        slab_flush(NULL, (unsigned)cls, (chain){p, 1});
+        slab_flush(h ? &h->slabs : NULL, (unsigned)cls, (chain){p, 1});
         return;
     }
     heap_enter(h);
