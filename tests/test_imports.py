@@ -4,6 +4,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hakmem import imports, trace
 from hakmem.errors import BadTrace
@@ -111,3 +113,25 @@ def test_a_missing_or_binary_file_is_named(tmp_path: Path) -> None:
     for name in ("none", "binary"):
         with pytest.raises(BadTrace, match=f"cannot read .*{name}"):
             imports.convert(tmp_path / name, tmp_path / "x.trace")
+
+
+LINES = st.lists(
+    st.sampled_from(["malloc,1,5", "free,1", "realloc,1,9", "aligned,2,7,t,1", "@ a + 0x1 0x5", "@ a - 0x1",
+                     "@ a < 0x1", "@ a > 0x2 0x7", "= Start", "op,id", ",,,", "\x00", "malloc,1,1e9", '"', "+ 0x1"])
+    | st.text(max_size=20),
+    max_size=9,
+)  # fmt: skip
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lines=LINES, form=st.sampled_from([None, "csv", "mtrace"]))
+def test_any_text_is_a_trace_that_makes_sense_or_is_refused_in_words(
+    tmp_path: Path, lines: list[str], form: str | None
+) -> None:
+    (tmp_path / "any").write_text("\n".join(lines), encoding="utf-8", errors="surrogatepass")
+    try:
+        imports.convert(tmp_path / "any", tmp_path / "x.trace", form)
+    except BadTrace as refusal:
+        assert "any" in str(refusal)
+        return
+    assert len(trace.read(tmp_path / "x.trace").events) > 0  # checks every event

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hakmem import events, generate, recording, trace
 from hakmem.build import Build
@@ -217,6 +220,34 @@ def test_a_program_linked_with_another_allocator_gets_sizes_of_the_blocks_it_has
         pytest.skip("libjemalloc is not installed: apt-get install libjemalloc-dev")
     [seen] = recorded(native, tmp_path / "x.trace", tmp_path / "sizes")
     assert {i * 7 for i in range(1, 999)} <= set(seen.events["size"].tolist())
+
+
+CHUNK = 16 + 24 * recording.RECORDS_A_CHUNK
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    records=st.lists(
+        st.tuples(st.integers(1, 7), st.integers(0, 40), st.integers(0, 2), st.integers(0, 2**47)), max_size=40
+    ),
+    junk=st.binary(max_size=20),
+)
+def test_whatever_was_noted_becomes_a_trace_that_makes_sense(
+    tmp_path: Path, records: list[tuple[int, int, int, int]], junk: bytes
+) -> None:
+    """Whatever calls in whatever order, as of a process that was killed or had not been seen from its start."""
+    lanes: dict[int, bytearray] = {}
+    for tick, (op, align, address, size) in enumerate(records, 1):
+        what = address | op << 48 | align << 56
+        lanes.setdefault(tick % 3, bytearray()).extend(struct.pack("<QQQ", what, size, tick))
+    heads = {lane: struct.pack("<IIQ", 0x4B4E4843, lane, 0) for lane in lanes}
+    chunks = [(heads[lane] + bytes(notes)).ljust(CHUNK, b"\0") for lane, notes in lanes.items()]
+    (tmp_path / "raw").write_bytes(b"".join(chunks) + junk)
+    try:
+        recording.convert(tmp_path / "raw", tmp_path / "x.trace", ["x"])
+    except BadTrace:
+        return
+    trace.read(tmp_path / "x.trace")  # checks every event
 
 
 # ---- refusals --------------------------------------------------------------------------------------------------------

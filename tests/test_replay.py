@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_trace import CASES, MARKS, ORIGIN, SLOTS, THREADS, damage, edits, sample
 
-from hakmem import generate, trace
+from hakmem import generate, paths, trace
 from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.errors import BadTrace
@@ -203,10 +203,22 @@ def test_what_is_no_plain_trace_is_refused(native: Build, plain: Path, tmp_path:
     assert done.returncode == 2 and "which trace? --trace=FILE" in done.stderr
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module")
+def sanitized() -> Path:
+    """The driver under the sanitizers of addresses and of undefined behaviour."""
+    out = paths.build() / "sanitized"
+    target = out / "bin" / "bench_replay_sanitized"
+    made = subprocess.run(["make", "-s", "-C", paths.native(), f"OUT={out}", target], capture_output=True, text=True)
+    if made.returncode and "san" in made.stderr:
+        pytest.skip("needs the compiler's sanitizers: sudo apt-get install libasan8 libubsan1")
+    assert made.returncode == 0, made.stderr
+    return target
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=edits, length=st.none() | st.integers(0, 4300), seal=st.booleans())
 def test_no_file_makes_it_crash_and_it_agrees_with_the_reader_in_python(
-    native: Build, plain: Path, tmp_path: Path, edits: list[tuple[int, bytes]], length: int | None, seal: bool
+    sanitized: Path, plain: Path, tmp_path: Path, edits: list[tuple[int, bytes]], length: int | None, seal: bool
 ) -> None:
     damaged = tmp_path / "damaged.trace"
     damaged.write_bytes(damage(plain.read_bytes(), edits, length, seal))
@@ -215,7 +227,9 @@ def test_no_file_makes_it_crash_and_it_agrees_with_the_reader_in_python(
         complaint = ""
     except BadTrace as refusal:
         complaint = str(refusal)
-    done = replay(native, damaged)
+    env = {"ASAN_OPTIONS": "allocator_may_return_null=1:detect_leaks=0:exitcode=77", "UBSAN_OPTIONS": "exitcode=77"}
+    done = subprocess.run([sanitized, f"--trace={damaged}"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 77, done.stderr
     out_of_memory = done.returncode == 1 and "returned NULL" in done.stderr
     accepted = done.returncode == 0 or out_of_memory
     assert accepted or (done.returncode == 2 and done.stderr.count("\n") == 1), done

@@ -235,6 +235,24 @@ def test_buckets_tile_the_integers() -> None:
         assert after - low <= max(1, low / 8)
 
 
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(edits=st.lists(st.tuples(st.integers(0, 400), st.binary(min_size=1, max_size=9)), min_size=1, max_size=3),
+       length=st.none() | st.integers(0, 400))  # fmt: skip
+def test_no_damage_gets_through_the_compressed_form(
+    plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edits: list[tuple[int, bytes]], length: int | None
+) -> None:
+    monkeypatch.setattr(paths, "build", lambda: tmp_path / "build")
+    if not (tmp_path / "x.trace.zst").exists():
+        trace.pack(plain, tmp_path / "x.trace.zst")
+    damaged = tmp_path / "damaged.trace.zst"
+    damaged.write_bytes(damage((tmp_path / "x.trace.zst").read_bytes(), edits, length, False))
+    try:
+        read = trace.read(damaged)
+    except BadTrace:
+        return
+    assert read.header == trace.read(plain).header and (read.events == trace.read(plain).events).all()
+
+
 # ---- long traces -----------------------------------------------------------------------------------------------------
 
 
