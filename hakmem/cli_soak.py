@@ -10,19 +10,23 @@ from rich.live import Live
 
 from hakmem import allocators, arms, campaign, console, paths, soak, terminal, workload
 from hakmem.build import build as compile_native
-from hakmem.errors import TrialFailed
+from hakmem.errors import BadParameter, TrialFailed
+from hakmem.workload import Workload
 
 app = typer.Typer()
 
 EPOCHS = 60  # of a soak, where nobody says how long one is
 LINE_EVERY_S = 10.0
+DEFAULT = "soak:ws=400"
 
 
 @app.command("soak")
 def run_soak(
     minutes: Annotated[float, typer.Option(min=0.005, max=525_600, help="How long each arm runs.")] = 5,
     arm: Annotated[list[str] | None, typer.Option(help="As for run; one process each, one after another.")] = None,
-    ws: Annotated[int, typer.Option(min=1, help="Slots of the driver.")] = 400,
+    load: Annotated[
+        str, typer.Option("--workload", help="Or any other, trace:FILE too: it runs again and again, lap after lap.")
+    ] = DEFAULT,
     epoch_seconds: Annotated[float | None, typer.Option(min=0.01, help="5, or a sixtieth of a short run.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder of the CSV and Parquet files.")] = None,
     command: Annotated[
@@ -33,8 +37,9 @@ def run_soak(
     """Run one process for long: epochs, drift, percentiles, longest stall, system calls; Ctrl-C ends it early."""
     seconds = 60 * minutes
     epoch_s = epoch_seconds or min(5.0, max(0.01, seconds / EPOCHS))
-    named = f"soak:ws={ws},seconds={seconds:g},epoch_seconds={epoch_s:g}"
-    work = workload.program(command, seconds) if command else workload.parse(named)
+    if command and load != DEFAULT:
+        raise BadParameter(f"give a workload or a program, not both: {load} and {command[0]}")
+    work = workload.program(command, seconds) if command else _work(load, seconds, epoch_s)
     made = compile_native()
     asked = [arms.parse(text) for text in arm or ["hakmem"]]
     found = [arms.make(allocators.find(name, made), settings) for name, settings in asked]
@@ -56,6 +61,13 @@ def run_soak(
         lambda: [console.say(f"epochs: {csv} and .parquet") for _, csv in analyses],  # type: ignore[func-returns-value]
         lambda: console.next_step("hakmem soak --minutes 30 --arm hakmem --arm lean:OFF"),
     )
+
+
+def _work(load: str, seconds: float, epoch_s: float) -> Workload:
+    """Read a workload that runs for so long: the soak by its own means, others in laps as short as the profile has."""
+    if workload.parse(load).driver == soak.DRIVER:
+        return workload.parse(f"{load}{',' if ':' in load else ':'}seconds={seconds:g},epoch_seconds={epoch_s:g}")
+    return soak.lapped(workload.parse(load, "smoke"), seconds, epoch_s)
 
 
 class _Shown:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["COLUMNS", "read"]
+__all__ = ["COLUMNS", "SAMPLED", "read"]
 
-COLUMNS = ["epoch", "t_s", "ops", "ops_per_s", "rss_mb", "lazyfree_mb", "peak_rss_mb", "stall_max_us"]
+COLUMNS = ["epoch", "t_s", "ops", "ops_per_s", "rss_mb", "lazyfree_mb", "peak_rss_mb", "stall_max_us", "live_mb"]
+SAMPLED = "sampled_mb"  # what was seen from outside: the median of an epoch
 
 
 def read(csv: Path) -> pd.DataFrame:
@@ -16,7 +17,8 @@ def read(csv: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns `COLUMNS`: number, seconds since the start, operations and operations a second, MiB, microseconds.
+        Columns `COLUMNS`: number, seconds since the start, operations and operations a second, MiB, microseconds; NaN
+        for what the driver does not know.
     """
     whole = csv.read_text().rpartition("\n")[0]
-    return pd.read_csv(io.StringIO(whole)).astype({"ops": "float64"})
+    return pd.read_csv(io.StringIO(whole)).astype(dict.fromkeys(COLUMNS[1:], "float64"))

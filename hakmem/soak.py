@@ -4,6 +4,7 @@ Points within one process are no independent trials: what is said here holds for
 a campaign. An interrupt asks the process to end; what it has measured is analysed all the same.
 """
 
+import math
 import os
 import signal
 import time
@@ -21,10 +22,11 @@ from hakmem import epochs as epoch_files
 from hakmem import run, sample, stats, turn
 from hakmem.arms import Arm
 from hakmem.build import Build
-from hakmem.epochs import COLUMNS
-from hakmem.errors import LedgerError
+from hakmem.epochs import COLUMNS, SAMPLED
+from hakmem.errors import BadParameter, LedgerError
 from hakmem.workload import Workload
 
+DRIVER = "soak"  # the one that knows epochs itself
 SYSCALL_BUDGET = 1e-4  # an operation
 WARM_SHARE = 1.2  # a soak's driver warms up for a tenth of its time
 FEWEST = 5  # epochs from which a drift and percentiles are told
@@ -35,7 +37,9 @@ class Analysis(BaseModel):
     """What one soak shows; None where it was not measured, or where there are fewer than five epochs.
 
     Rates are operations a second over epochs: `p1`, `p10` and `p50` are percentiles, so that `p1` is the slow tail.
-    The slope is Theil-Sen's over the epochs' resident memory less LazyFree, KiB/s with its 95 % interval.
+    The slope is Theil-Sen's over the epochs' resident memory less LazyFree, KiB/s with its 95 % interval; `sampled_*`
+    is the same of the memory seen from outside. Fragmentation is the share of resident memory, less LazyFree, that is
+    in no live block, of the first and the last fifth of the epochs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,9 +61,28 @@ class Analysis(BaseModel):
     slope_low: float | None
     slope_high: float | None
     drifts: bool | None
+    sampled_slope: float | None
+    sampled_low: float | None
+    sampled_high: float | None
+    fragmentation_first: float | None
+    fragmentation_last: float | None
     peak_rss_mb: float | None
     syscalls_per_op: float | None
     within_syscall_budget: bool | None
+
+
+def lapped(work: Workload, seconds: float, epoch_s: float) -> Workload:
+    """Make a driver or a trace run again and again in one process, for so long and in epochs of so many laps.
+
+    Raises
+    ------
+    BadParameter
+        It is a soak, which has epochs of its own, or a program.
+    """
+    if work.driver == DRIVER or work.program:
+        raise BadParameter(f"{work.text} has no laps: it runs for as long as it is told")
+    args = (*work.args, f"--laps-seconds={seconds:g}", f"--laps-epoch={epoch_s:g}")
+    return work.model_copy(update={"args": args, "expected_s": seconds + work.expected_s})
 
 
 def soak(build: Build, arm: Arm, work: Workload, csv: Path, watch: Watch) -> tuple[run.Outcome, pd.DataFrame]:
@@ -70,7 +93,7 @@ def soak(build: Build, arm: Arm, work: Workload, csv: Path, watch: Watch) -> tup
     build : Build
     arm : Arm
     work : Workload
-        A ``soak``, or a program of the user's with `seconds`.
+        A ``soak``; any other driver or a trace, which then runs lap after lap; or a program with `seconds`.
     csv : Path
         Gets a line an epoch while the process runs; a Parquet file of the same name is written at the end.
     watch : callable
@@ -79,7 +102,7 @@ def soak(build: Build, arm: Arm, work: Workload, csv: Path, watch: Watch) -> tup
     Returns
     -------
     tuple
-        The outcome, and the epochs (`COLUMNS`; a program's have memory only).
+        The outcome, and the epochs (`COLUMNS` and `SAMPLED`; a program's have memory only).
 
     Raises
     ------
@@ -92,8 +115,9 @@ def soak(build: Build, arm: Arm, work: Workload, csv: Path, watch: Watch) -> tup
     except OSError as error:
         raise LedgerError(f"cannot write the epochs to {csv}: {error.strerror}") from error
     epoch_s = max(work.expected_s / 60, 0.1)
-    source = _Sampled(epoch_s, csv) if work.program else _Written(csv)
-    chosen = work if work.program else work.model_copy(update={"args": (*work.args, f"--csv={csv}")})
+    source = _Sampled(epoch_s, csv) if work.program else _Written(csv, sample.use(work.threads))
+    option = "--csv" if work.driver == DRIVER else "--laps-csv"
+    chosen = work if work.program else work.model_copy(update={"args": (*work.args, f"{option}={csv}")})
     with turn.taken(), _interrupts() as asked:
 
         def tick(pid: int) -> None:
@@ -131,11 +155,16 @@ def _analysis(
     peak_kb: float | None,
     per_op: float | None,
 ) -> Analysis:
+    epochs = epochs.reindex(columns=[*COLUMNS, SAMPLED])
     enough = len(epochs) >= FEWEST
     rates = epochs["ops_per_s"].dropna().astype(float)
     tail = np.percentile(rates, [1, 10, 50]) if enough and len(rates) else [None, None, None]
     resident = (epochs["rss_mb"] - epochs["lazyfree_mb"].clip(lower=0).fillna(0)).astype(float)
     drift = stats.drift(epochs["t_s"], 1024 * resident) if enough else None
+    outside = epochs[["t_s", SAMPLED]].astype(float).dropna()
+    seen = stats.drift(outside["t_s"], 1024 * outside[SAMPLED]).slope if len(outside) >= FEWEST else None
+    unused = ((resident - epochs["live_mb"].astype(float)) / resident).dropna()
+    fifth = max(1, round(len(unused) / 5))
     return Analysis(
         arm=arm,
         status=status,
@@ -153,6 +182,11 @@ def _analysis(
         slope_low=drift.slope.low if drift else None,
         slope_high=drift.slope.high if drift else None,
         drifts=not drift.is_zero if drift else None,
+        sampled_slope=seen.estimate if seen else None,
+        sampled_low=seen.low if seen else None,
+        sampled_high=seen.high if seen else None,
+        fragmentation_first=float(unused.iloc[:fifth].median()) if len(unused) else None,
+        fragmentation_last=float(unused.iloc[-fifth:].median()) if len(unused) else None,
         peak_rss_mb=peak_kb / 1024 if peak_kb else None,
         syscalls_per_op=per_op,
         within_syscall_budget=per_op <= SYSCALL_BUDGET if per_op is not None else None,
@@ -160,19 +194,29 @@ def _analysis(
 
 
 class _Written:
-    """The epochs that a driver writes to its CSV."""
+    """The epochs that a driver writes to its CSV, and what is seen of its memory from outside where a core is free."""
 
-    def __init__(self, csv: Path) -> None:
+    def __init__(self, csv: Path, sampled: bool) -> None:
         self._csv, self._size = csv, 0
+        self._sampler = sample.Sampler() if sampled else None
 
     def grows(self, pid: int) -> bool:
-        """Tell whether there is a further epoch."""
+        """Take a sample; tell whether there is a further epoch."""
+        if self._sampler is not None:
+            self._sampler.tick(pid)
         before, self._size = self._size, self._csv.stat().st_size
         return self._size > before > 0
 
     def epochs(self) -> pd.DataFrame:
         """Return the whole lines; the last one may be half written."""
-        return epoch_files.read(self._csv)
+        table = epoch_files.read(self._csv)
+        if self._sampler is None or not self._sampler.t_s or table.empty:
+            return table.assign(**{SAMPLED: math.nan})
+        # The driver counts from the end of its warm-up, the sampler from its start; both ended a moment ago.
+        ago = self._sampler.t_s[-1] - np.array(self._sampler.t_s)
+        number = np.searchsorted(table["t_s"], table["t_s"].iloc[-1] - ago)
+        seen = pd.Series(np.array(self._sampler.rss_kb) / 1024).groupby(number).median()
+        return table.assign(**{SAMPLED: seen.reindex(range(len(table))).to_numpy()})
 
 
 class _Sampled:
@@ -194,9 +238,10 @@ class _Sampled:
         number = (taken["t_s"] // self._epoch_s).astype(int)
         table = taken.groupby(number).agg(t_s=("t_s", "last"), rss_mb=("rss_mb", "median")).reset_index(drop=True)
         table["peak_rss_mb"] = taken["rss_mb"].groupby(number).max().cummax().to_numpy()
+        table[SAMPLED] = table["rss_mb"]
         table["epoch"] = range(len(table))
-        table = table.reindex(columns=COLUMNS).astype("float64")
-        table.to_csv(self._csv, index=False)
+        table = table.reindex(columns=[*COLUMNS, SAMPLED]).astype("float64")
+        table[COLUMNS].to_csv(self._csv, index=False)
         return table
 
 

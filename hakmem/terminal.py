@@ -157,10 +157,10 @@ def epochs(label: str, rows: pd.DataFrame, seconds: float, last: int = 12) -> Ta
     lines = []
     for _, row in rows.tail(last).iterrows():
         bar = "█" * round(20 * row["ops_per_s"] / fastest) if fastest > 0 else ""
-        figures = [console.number(row["rss_mb"]), console.number(row["stall_max_us"])]
+        figures = [console.number(row[name]) for name in ("rss_mb", "live_mb", "stall_max_us")]
         lines.append((f"{row['t_s']:.1f}", console.rate(row["ops_per_s"]), bar, *figures))
     title = f"{label}: {rows['t_s'].max():.0f} of {seconds:.0f} s; Ctrl-C ends it and analyses what is there"
-    return console.drawn(["t s", "ops/s", "", "RSS MB", "longest stall us"], lines, title)
+    return console.drawn(["t s", "ops/s", "", "RSS MB", "live MB", "longest stall us"], lines, title)
 
 
 def soak(analyses: Iterable[Analysis]) -> None:
@@ -168,10 +168,10 @@ def soak(analyses: Iterable[Analysis]) -> None:
     found = list(analyses)
     words = {None: "", True: "yes", False: "no"}
 
-    def slope(one: Analysis) -> str:
-        if one.slope_kb_per_s is None or one.slope_low is None or one.slope_high is None:
+    def slope(estimate: float | None, low: float | None, high: float | None) -> str:
+        if estimate is None or low is None or high is None:
             return "too few epochs"
-        return f"{one.slope_kb_per_s:+.3g} ({one.slope_low:+.3g}..{one.slope_high:+.3g})"
+        return f"{estimate:+.3g} ({low:+.3g}..{high:+.3g})"
 
     def percentiles(one: Analysis) -> str:
         return " / ".join(console.rate(x) for x in (one.p50, one.p10, one.p1) if x is not None)
@@ -186,8 +186,15 @@ def soak(analyses: Iterable[Analysis]) -> None:
         "RSS MB, first -> last": [
             f"{console.number(one.rss_first_mb)} -> {console.number(one.rss_last_mb)}" for one in found
         ],
-        "slope KB/s (95 %)": [slope(one) for one in found],
+        "slope KB/s (95 %)": [slope(one.slope_kb_per_s, one.slope_low, one.slope_high) for one in found],
         "drifts": [words[one.drifts] for one in found],
+        "slope seen from outside": [slope(one.sampled_slope, one.sampled_low, one.sampled_high) for one in found],
+        "not in live blocks": [
+            ""
+            if one.fragmentation_last is None or one.fragmentation_first is None
+            else f"{one.fragmentation_first:.1%} -> {one.fragmentation_last:.1%}"
+            for one in found
+        ],
         "peak MB": [console.number(one.peak_rss_mb) for one in found],
         "syscalls/op": [console.number(one.syscalls_per_op) for one in found],
         "within 1e-4 an op": [words[one.within_syscall_budget] for one in found],

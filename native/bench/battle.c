@@ -18,7 +18,7 @@ static const bench_option options[] = {
 static const bench_spec spec = {"battle", "Many equal blocks held at once; memory when filled and after each kind of free.",
                                 options, 1};
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     bench_timed_begin();
     char **pointers = bench_got(calloc((size_t)blocks, sizeof *pointers));

@@ -1,5 +1,5 @@
 /* Memory, time and result lines of a driver; options are in options.c. */
-#include "bench.h"
+#include "epochs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -43,6 +43,7 @@ static struct {
 static int extra_count;
 static usage region_start, timed;
 static bool in_region, had_region;
+static uint64_t all_ops; /* of all laps */
 static char stats_before[STATS_BYTES], stats_after[STATS_BYTES];
 static char out_buffer[8192];
 
@@ -58,12 +59,15 @@ void bench_die(const char *format, ...) {
 }
 
 void bench_init(int argc, char **argv, const bench_spec *spec) {
+    phase_count = extra_count = 0;
+    if (the_spec) return; /* a further lap */
     the_spec = spec;
     setvbuf(stdout, out_buffer, _IOFBF, sizeof out_buffer); /* or stdio would take its buffer from the heap under test */
     started_s = bench_now();
     want_json = bench_parse_arguments(argc, argv, spec);
     prefault_gate = bench_prefault_gate();
     start_memory = bench_read_memory();
+    bench_laps_begin();
 }
 
 int64_t bench_warmup(int64_t run) {
@@ -310,13 +314,21 @@ static void put_json(uint64_t ops, double ops_per_s, int64_t peak_kb) {
     printf("}\n");
 }
 
+static double live_kb(void) {
+    for (int i = 0; i < extra_count; i++)
+        if (strcmp(extras[i].name, "live_kb") == 0) return extras[i].value;
+    return -1;
+}
+
 int bench_report(uint64_t ops, uint64_t iter, uint64_t ws) {
-    double ops_per_s = timed.seconds > 0 ? (double)ops / timed.seconds : 0;
+    all_ops += ops;
+    if (bench_lap_ends(all_ops, timed.seconds, phase_count ? phases[phase_count - 1].memory : bench_read_memory(), live_kb())) return 0;
+    double ops_per_s = timed.seconds > 0 ? (double)all_ops / timed.seconds : 0;
     int64_t peak_kb = bench_read_memory().peak_rss_kb;
     if (warmup_iterations >= 0) bench_extra("warmup_iterations", (double)warmup_iterations);
     printf("Throughput = %.0f ops/s [iter=%" PRIu64 " ws=%" PRIu64 "] time=%.3fs\n", ops_per_s, iter, ws, timed.seconds);
     printf("[RSS] max_kb=%" PRId64 "\n", peak_kb);
-    if (want_json) put_json(ops, ops_per_s, peak_kb);
+    if (want_json) put_json(all_ops, ops_per_s, peak_kb);
     if (fflush(stdout) != 0) return 1;
     return 0;
 }
@@ -328,4 +340,11 @@ void bench_start_thread(void *(*work)(void *), void *argument) {
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     if (pthread_create(&id, &detached, work, argument) != 0) bench_die("cannot start a thread");
     pthread_attr_destroy(&detached);
+}
+
+int main(int argc, char **argv) {
+    int status;
+    do status = bench_main(argc, argv);
+    while (status == 0 && bench_laps_go_on());
+    return status;
 }

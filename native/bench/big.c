@@ -27,7 +27,7 @@ static void run(char **slots, uint32_t state, int64_t count) {
     }
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (min_kb > max_kb) bench_refuse("--min-kb=%d is above --max-kb=%d", (int)min_kb, (int)max_kb);
     char **slots = bench_got(calloc((size_t)slots_count, sizeof *slots));

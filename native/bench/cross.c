@@ -53,7 +53,7 @@ static double cpu_seconds(void) {
     return (double)(now.ru_utime.tv_sec + now.ru_stime.tv_sec) + 1e-6 * (double)(now.ru_utime.tv_usec + now.ru_stime.tv_usec);
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (min_size > max_size) bench_refuse("--min=%d is above --max=%d", (int)min_size, (int)max_size);
     workers = bench_got(calloc((size_t)threads, sizeof *workers));

@@ -28,7 +28,7 @@ static void idle(uint32_t *state) {
     }
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     uint32_t state = bench_stream(seed, 0);
     size_t limit = (size_t)burst_mb << 20, bytes = 0, count = 0, capacity = limit / 500;

@@ -95,7 +95,7 @@ static void run(int64_t count) {
     pthread_mutex_unlock(&mutex);
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     apply_profile();
     lanes = bench_got(calloc((size_t)threads, sizeof *lanes));

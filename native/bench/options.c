@@ -1,5 +1,5 @@
 /* Options of a driver: strict, because a mistyped argument would silently measure something else. */
-#include "bench.h"
+#include "epochs.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -64,17 +64,19 @@ static void set_option(const bench_option *option, const char *value) {
     }
 }
 
-static const bench_option *find_option(const char *name, size_t length) {
-    for (const bench_option *option = spec->options; option->name; option++)
+static const bench_option *find_among(const bench_option *options, const char *name, size_t length) {
+    for (const bench_option *option = options; option->name; option++)
         if (strlen(option->name) == length && memcmp(option->name, name, length) == 0) return option;
     return NULL;
 }
 
-static _Noreturn void print_help(void) {
-    printf("bench_%s", spec->driver);
-    for (int i = 0; i < spec->positional; i++) printf(" [%s]", spec->options[i].name);
-    printf(" [--name=value ...] [--json]\n%s\n\n", spec->about);
-    for (const bench_option *option = spec->options; option->name; option++) {
+static const bench_option *find_option(const char *name, size_t length) {
+    const bench_option *own = find_among(spec->options, name, length);
+    return own ? own : find_among(bench_lap_options, name, length);
+}
+
+static void print_options(const bench_option *options) {
+    for (const bench_option *option = options; option->name; option++) {
         printf("  --%-15s %s", option->name, option->help);
         if (option->number) printf(" (%" PRId64 "; %" PRId64 "..%" PRId64 ")\n", *option->number, option->lo, option->hi);
         if (option->real) printf(" (%g; %" PRId64 "..%" PRId64 ")\n", *option->real, option->lo, option->hi);
@@ -82,6 +84,14 @@ static _Noreturn void print_help(void) {
             printf(" (%s%s%s)\n", *option->text ? *option->text : "none", option->choices ? "; one of: " : "",
                    option->choices ? option->choices : "");
     }
+}
+
+static _Noreturn void print_help(void) {
+    printf("bench_%s", spec->driver);
+    for (int i = 0; i < spec->positional; i++) printf(" [%s]", spec->options[i].name);
+    printf(" [--name=value ...] [--json]\n%s\n\n", spec->about);
+    print_options(spec->options);
+    print_options(bench_lap_options);
     printf("  --%-15s %s\n\nHAKMEM_BENCH_PREFAULT sets the untimed warm-up iterations (default: a tenth of the run).\n", "json",
            "print one line of JSON last");
     exit(0);

@@ -84,10 +84,12 @@ static void mark(const char *name, int64_t cycle, uint32_t *state) {
     bench_phase("%s%d+%dms", name, (int)cycle, SETTLE_MS);
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (shrink_mb >= grow_mb) bench_refuse("--shrink-mb=%d is not below --grow-mb=%d", (int)shrink_mb, (int)grow_mb);
     uint32_t state = bench_stream(seed, 0), work_state = bench_stream(seed, 1);
+    bytes = ops = work_done = 0;
+    memset(work_slots, 0, sizeof work_slots);
     double grow_s = 0, shrink_s = 0, taken_mb = 0, given_mb = 0;
     capacity = ((size_t)grow_mb << 20) / 500; /* a block has 527.5 bytes on average */
     heap = bench_got(calloc(capacity, sizeof *heap));

@@ -78,7 +78,7 @@ static void run(int64_t count) {
     }
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     rings = bench_got(aligned_alloc(_Alignof(ring), (size_t)pairs * sizeof *rings));
     for (int64_t i = 0; i < pairs; i++) rings[i].slots = bench_got(calloc((size_t)backlog, sizeof(char *)));

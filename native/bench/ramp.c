@@ -52,7 +52,7 @@ static uint64_t churn(uint32_t state) {
     return done;
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     uint32_t state = bench_stream(seed, 0);
     double total_bytes = 0, live_bytes = (double)blocks * (double)sizeof(char *);

@@ -45,7 +45,7 @@ __attribute__((noinline, aligned(64))) static void run(char **slots, uint32_t sl
     }
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     char **slots = bench_got(calloc((size_t)ws, sizeof *slots));
     run(slots, (uint32_t)ws, bench_stream(seed, 1), bench_warmup(cycles));

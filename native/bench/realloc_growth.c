@@ -36,7 +36,7 @@ static uint64_t run(char **grown, int64_t count) {
     return ops;
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (first_bytes >= last_kb << 10) bench_refuse("--first-bytes=%d is not below --last-kb=%d", (int)first_bytes, (int)last_kb);
     char **grown = bench_got(calloc((size_t)buffers, sizeof *grown));

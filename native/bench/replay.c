@@ -356,7 +356,7 @@ static void refuse_another_trace(void) {
         bench_refuse("%s is another trace: its SHA-256 is %s, not %s", path, digits, wanted_sha256);
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (!path) bench_refuse("which trace? --trace=FILE");
     trace_open(path);

@@ -1,14 +1,10 @@
 /* random_mixed for minutes or hours in one process: every epoch's throughput, memory and longest stall becomes a line of the CSV.
  * SIGINT and SIGTERM end the run early with a full report. */
-#include "bench.h"
+#include "epochs.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 enum { BATCH = 256 };
 
@@ -38,7 +34,6 @@ typedef struct {
 } soak;
 
 static volatile sig_atomic_t stopping;
-static int csv = -1;
 
 static void stop(int signal_number) {
     (void)signal_number;
@@ -76,24 +71,11 @@ static double epoch(soak *run, double until, uint64_t limit) {
     return now;
 }
 
-static void write_csv(const char *text, int length) {
-    if (csv >= 0 && write(csv, text, (size_t)length) != length) bench_die("cannot write to '%s': %s", csv_path, strerror(errno));
-}
-
-static void open_csv(void) {
-    static const char header[] = "epoch,t_s,ops,ops_per_s,rss_mb,lazyfree_mb,peak_rss_mb,stall_max_us\n";
-    if (!csv_path) return;
-    csv = open(csv_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (csv < 0) bench_refuse("cannot open --csv='%s': %s", csv_path, strerror(errno));
-    write_csv(header, sizeof header - 1);
-}
-
-static void write_epoch(int number, double t_s, uint64_t ops, double took_s, double stall_s) {
-    char line[256];
-    bench_memory memory = bench_read_memory();
-    write_csv(line, snprintf(line, sizeof line, "%d,%.3f,%llu,%.1f,%.4f,%.4f,%.4f,%.2f\n", number, t_s, (unsigned long long)ops,
-                             took_s > 0 ? (double)ops / took_s : 0, (double)memory.rss_kb / 1024, (double)memory.lazyfree_kb / 1024,
-                             (double)memory.peak_rss_kb / 1024, 1e6 * stall_s));
+/* Bytes in live blocks as the allocator counts them: its rounding is in, what it holds beside them is not. */
+static double live_kb(const soak *run) {
+    size_t bytes = 0;
+    for (int64_t i = 0; i < ws; i++) bytes += malloc_usable_size(run->slots[i]);
+    return (double)bytes / 1024;
 }
 
 /* A tenth of the run, whichever of time and operations bounds it, or as many iterations as the gate says. */
@@ -106,10 +88,10 @@ static void warm_up(soak *run) {
     run->state = bench_stream(seed, 0);
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (!(epoch_seconds > 0)) bench_refuse("--epoch-seconds must be above 0");
-    open_csv();
+    bench_epochs_open(csv_path);
     struct sigaction action = {.sa_handler = stop};
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
@@ -128,14 +110,21 @@ int main(int argc, char **argv) {
         double from = bench_now(), to = epoch(&run, until < begin + seconds ? until : begin + seconds, limit);
         bench_timed_end();
         if (run.stall_s > worst_stall_s) worst_stall_s = run.stall_s;
-        if (run.ops > ops_before) write_epoch(epochs, to - begin, run.ops - ops_before, to - from, run.stall_s);
+        if (run.ops > ops_before)
+            bench_epochs_write(&(bench_epoch){.number = epochs,
+                                              .t_s = to - begin,
+                                              .ops = run.ops - ops_before,
+                                              .took_s = to - from,
+                                              .memory = bench_read_memory(),
+                                              .stall_s = run.stall_s,
+                                              .live_kb = live_kb(&run)});
         epochs++;
         now = bench_now();
     }
     bench_phase("done");
     for (int64_t i = 0; i < ws; i++) free(run.slots[i]);
     free(run.slots);
-    if (csv >= 0 && close(csv) != 0) bench_die("cannot write to '%s': %s", csv_path, strerror(errno));
+    bench_epochs_close();
     bench_extra("epochs", epochs);
     bench_extra("stall_max_us", 1e6 * worst_stall_s);
     bench_extra("stopped_early", stopping);

@@ -170,7 +170,7 @@ static void tell_figures(void) {
     }
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     double at_main = bench_now();
     if (argc == 5 && strcmp(argv[1], "--child") == 0) return be_a_child(at_main, argv);
     bench_init(argc, argv, &spec);

@@ -53,8 +53,9 @@ static void run(uint32_t state, int64_t ops) {
     }
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
+    bytes = peak_bytes = 0;
     limit = (size_t)live_mb << 20;
     capacity = 2 * limit / MEAN_BYTES;
     limit -= capacity * sizeof *heap; /* the table of blocks is live, too */

@@ -140,10 +140,12 @@ static void read_pages(void) {
 
 /* ---- */
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     static char census[TEXT_BYTES];
     static const char *const names[OWNERS] = {"program_kb", "libraries_kb", "allocator_kb", "stack_kb", "heap_kb", "anonymous_kb"};
     bench_init(argc, argv, &spec);
+    live_bytes = live_blocks = 0;
+    memset(rss_kb, 0, sizeof rss_kb);
     char **slots = bench_got(calloc((size_t)ws, sizeof *slots));
     churn(slots, bench_stream(seed, 1), bench_warmup(cycles));
     bench_phase("warm");

@@ -49,7 +49,7 @@ static void run(int64_t count) {
     }
 }
 
-int main(int argc, char **argv) {
+int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (min_size > max_size) bench_refuse("--min=%d is above --max=%d", (int)min_size, (int)max_size);
     workers = bench_got(calloc((size_t)threads, sizeof *workers));
