@@ -24,10 +24,10 @@ from hakmem.arms import Arm
 from hakmem.build import Build
 from hakmem.epochs import COLUMNS, SAMPLED
 from hakmem.errors import BadParameter, LedgerError
+from hakmem.verdict import SYSCALLS_OPS, SYSCALLS_PER_OP
 from hakmem.workload import Workload
 
 DRIVER = "soak"  # the one that knows epochs itself
-SYSCALL_BUDGET = 1e-4  # an operation
 WARM_SHARE = 1.2  # a soak's driver warms up for a tenth of its time
 FEWEST = 5  # epochs from which a drift and percentiles are told
 Watch = Callable[[pd.DataFrame], None]
@@ -189,8 +189,15 @@ def _analysis(
         fragmentation_last=float(unused.iloc[-fifth:].median()) if len(unused) else None,
         peak_rss_mb=peak_kb / 1024 if peak_kb else None,
         syscalls_per_op=per_op,
-        within_syscall_budget=per_op <= SYSCALL_BUDGET if per_op is not None else None,
+        within_syscall_budget=_within_budget(per_op, line.ops) if line and per_op is not None else None,
     )
+
+
+def _within_budget(per_op: float, ops: int) -> bool | None:
+    """Tell whether system calls keep to their budget; of few operations it cannot be told that they do not."""
+    if per_op <= SYSCALLS_PER_OP:
+        return True
+    return False if ops >= SYSCALLS_OPS else None
 
 
 class _Written:

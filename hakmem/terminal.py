@@ -168,9 +168,9 @@ def soak(analyses: Iterable[Analysis]) -> None:
     found = list(analyses)
     words = {None: "", True: "yes", False: "no"}
 
-    def slope(estimate: float | None, low: float | None, high: float | None) -> str:
+    def slope(estimate: float | None, low: float | None, high: float | None, without: str) -> str:
         if estimate is None or low is None or high is None:
-            return "too few epochs"
+            return without
         return f"{estimate:+.3g} ({low:+.3g}..{high:+.3g})"
 
     def percentiles(one: Analysis) -> str:
@@ -186,9 +186,13 @@ def soak(analyses: Iterable[Analysis]) -> None:
         "RSS MB, first -> last": [
             f"{console.number(one.rss_first_mb)} -> {console.number(one.rss_last_mb)}" for one in found
         ],
-        "slope KB/s (95 %)": [slope(one.slope_kb_per_s, one.slope_low, one.slope_high) for one in found],
+        "slope KB/s (95 %)": [
+            slope(one.slope_kb_per_s, one.slope_low, one.slope_high, "too few epochs") for one in found
+        ],
         "drifts": [words[one.drifts] for one in found],
-        "slope seen from outside": [slope(one.sampled_slope, one.sampled_low, one.sampled_high) for one in found],
+        "slope seen from outside": [
+            slope(one.sampled_slope, one.sampled_low, one.sampled_high, "not sampled") for one in found
+        ],
         "not in live blocks": [
             ""
             if one.fragmentation_last is None or one.fragmentation_first is None

@@ -70,7 +70,7 @@ def result(path: Path, *arguments: str, **gates: str) -> dict[str, Any]:
 
 
 def test_every_driver_is_tried() -> None:
-    common = {"bench", "options", "trace_reader", "replay"}  # replay needs a trace: tests/test_replay.py
+    common = {"bench", "options", "epochs", "trace_reader", "replay"}  # replay needs a trace: tests/test_replay.py
     assert {source.stem for source in (NATIVE / "bench").glob("*.c")} - common == set(TINY)
 
 
@@ -190,7 +190,7 @@ def test_bad_arguments_are_one_line_and_status_2(driver: str, arguments: list[st
         ("larson", "--min=5000", "--min=5000 is above --max=1000"),
         ("soak", "--epoch-seconds=nan", "--epoch-seconds takes a number in 0..86400, not 'nan'"),
         ("soak", "--epoch-seconds=0", "--epoch-seconds must be above 0"),
-        ("soak", "--csv=/no/such/directory/x", "cannot open --csv='/no/such/directory/x'"),
+        ("soak", "--csv=/no/such/directory/x", "cannot open the CSV '/no/such/directory/x'"),
         ("phases", "--shrink-mb=300", "--shrink-mb=300 is not below --grow-mb=200"),
         ("big", "--touch=all", "--touch takes one of: none first page full; not 'all'"),
     ],
@@ -328,18 +328,54 @@ def test_soak_writes_one_line_an_epoch(tmp_path: Path) -> None:
     csv = tmp_path / "epochs.csv"
     said = result(program("soak"), "--seconds=0.5", "--epoch-seconds=0.1", f"--csv={csv}")
     header, *lines = csv.read_text().splitlines()
-    assert header == "epoch,t_s,ops,ops_per_s,rss_mb,lazyfree_mb,peak_rss_mb,stall_max_us"
+    assert header == "epoch,t_s,ops,ops_per_s,rss_mb,lazyfree_mb,peak_rss_mb,stall_max_us,live_mb"
     rows = [dict(zip(header.split(","), map(float, line.split(",")), strict=True)) for line in lines]
     assert [row["epoch"] for row in rows] == list(range(len(rows))) and len(rows) >= 3
     assert sum(row["ops"] for row in rows) == said["ops"]
     assert max(row["stall_max_us"] for row in rows) == pytest.approx(said["extra"]["stall_max_us"], abs=0.01)
-    assert all(0 < row["rss_mb"] <= row["peak_rss_mb"] for row in rows)
+    assert all(0 < row["live_mb"] < row["rss_mb"] <= row["peak_rss_mb"] for row in rows)
+
+
+def several_laps(csv: Path, driver: str, seconds: float = 0.1) -> dict[str, Any]:
+    """Run a driver's laps for long enough that there are two."""
+    lasting = [f"--laps-seconds={seconds}", "--laps-epoch=0.04", f"--laps-csv={csv}"]
+    said = result(program(driver, "hakmem"), *TINY[driver], *lasting)
+    return said if said["extra"]["laps"] > 1 else several_laps(csv, driver, 3 * seconds)
+
+
+@pytest.mark.parametrize("driver", sorted(TINY.keys() - {"soak"}))  # which has epochs of its own
+def test_laps_are_the_same_work_again_in_one_process(driver: str, tmp_path: Path) -> None:
+    once = result(program(driver, "hakmem"), *TINY[driver])
+    said = several_laps(tmp_path / "epochs.csv", driver)
+    extra = said["extra"]
+    assert said["ops"] == extra["laps"] * once["ops"] and extra["stopped_early"] == 0
+    assert extra.get("live_kb") == once["extra"].get("live_kb")
+    assert [phase["name"] for phase in said["phases"]] == [phase["name"] for phase in once["phases"]]
+    check_phases(said)
+    header, *lines = (tmp_path / "epochs.csv").read_text().splitlines()
+    rows = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
+    assert len(rows) == extra["epochs"] and sum(int(row["ops"]) for row in rows) == said["ops"]
+    assert all(0 < float(row["rss_mb"]) <= float(row["peak_rss_mb"]) for row in rows)
+    assert {row["live_mb"] != "" for row in rows} == {"live_kb" in extra}
+
+
+def test_an_interrupt_ends_laps_with_a_report(tmp_path: Path) -> None:
+    said = json.loads(interrupted([program("larson"), *TINY["larson"], "--laps-seconds=600"], "laps", tmp_path))
+    assert said["extra"]["stopped_early"] == 1 and said["extra"]["laps"] >= 1
 
 
 def test_an_interrupted_soak_still_reports(tmp_path: Path) -> None:
-    csv = tmp_path / "epochs.csv"
-    command = [program("soak"), "--seconds=600", "--epoch-seconds=0.05", f"--csv={csv}", "--json"]
-    soak = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"HAKMEM_BENCH_PREFAULT": "1000"})
+    said = json.loads(interrupted([program("soak"), "--seconds=600", "--epoch-seconds=0.05"], "", tmp_path))
+    assert said["extra"]["stopped_early"] == 1
+
+
+def interrupted(command: list[str | Path], kind: str, folder: Path) -> str:
+    """Interrupt a driver after three epochs; return its last line."""
+    csv = folder / "epochs.csv"
+    command += [f"--laps-csv={csv}", "--laps-epoch=0.05"] if kind == "laps" else [f"--csv={csv}"]
+    soak = subprocess.Popen(
+        [*command, "--json"], stdout=subprocess.PIPE, text=True, env={"HAKMEM_BENCH_PREFAULT": "1000"}
+    )
     try:
         deadline = time.monotonic() + 60
         while (not csv.exists() or csv.read_text().count("\n") < 3) and time.monotonic() < deadline:
@@ -349,7 +385,7 @@ def test_an_interrupted_soak_still_reports(tmp_path: Path) -> None:
     finally:
         soak.kill()
     assert soak.returncode == 0
-    assert json.loads(out.splitlines()[-1])["extra"]["stopped_early"] == 1
+    return out.splitlines()[-1]
 
 
 @pytest.mark.parametrize("allocator", ["system", "hakmem"])

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from hakmem import allocators, arms, soak, workload
+from hakmem import allocators, arms, sample, soak, workload
 from hakmem.build import Build
 from hakmem.build import build as compile_native
 from hakmem.cli import app
+from hakmem.errors import BadParameter
 
 BRIEF = "soak:ws=100,seconds=0.5,epoch_seconds=0.02"
 
@@ -34,7 +35,7 @@ def soaked(native: Build, folder: Path, arm: str = "hakmem") -> tuple[soak.Analy
 
 def test_a_soak_leaves_epochs_in_two_formats_and_an_analysis(native: Build, tmp_path: Path) -> None:
     found, epochs, csv = soaked(native, tmp_path)
-    assert list(epochs.columns) == soak.COLUMNS
+    assert list(epochs.columns) == [*soak.COLUMNS, soak.SAMPLED]
     pd.testing.assert_frame_equal(pd.read_parquet(csv.with_suffix(".parquet")), epochs)
     assert len(pd.read_csv(csv)) == len(epochs) == found.epochs >= soak.FEWEST
     assert found.status == "ok" and not found.stopped_early
@@ -47,7 +48,15 @@ def test_a_soak_leaves_epochs_in_two_formats_and_an_analysis(native: Build, tmp_
 
 def epochs_of(rss_mb: "np.ndarray", rates: "np.ndarray | float" = 1e6) -> pd.DataFrame:
     table = pd.DataFrame({"epoch": range(len(rss_mb)), "t_s": 5.0 * np.arange(1, len(rss_mb) + 1), "ops_per_s": rates})
-    return table.assign(ops=5e6, rss_mb=rss_mb, lazyfree_mb=0.0, peak_rss_mb=rss_mb, stall_max_us=10.0)[soak.COLUMNS]
+    return table.assign(
+        ops=5e6,
+        rss_mb=rss_mb,
+        lazyfree_mb=0.0,
+        peak_rss_mb=rss_mb,
+        stall_max_us=10.0,
+        live_mb=rss_mb / 2,
+        sampled_mb=rss_mb,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +64,63 @@ def ended(native: Build, tmp_path_factory: pytest.TempPathFactory) -> "soak.run.
     arm = arms.make(allocators.find("system", native), {})
     csv = tmp_path_factory.mktemp("soak") / "e.csv"
     return soak.soak(native, arm, workload.parse(BRIEF), csv, lambda epochs: None)[0]
+
+
+def test_live_bytes_and_the_view_from_outside_stand_beside_resident_memory(native: Build, tmp_path: Path) -> None:
+    found, epochs, _ = soaked(native, tmp_path)
+    assert ((epochs["live_mb"] > 0) & (epochs["live_mb"] < epochs["rss_mb"])).all()
+    assert found.fragmentation_last is not None and 0 < found.fragmentation_last < 1
+    if sample.use(1):
+        seen = epochs[soak.SAMPLED].dropna()
+        assert len(seen) >= soak.FEWEST and ((seen - epochs["rss_mb"].loc[seen.index]).abs() < 1).all()
+        assert found.sampled_low is not None and found.sampled_low <= found.sampled_slope <= found.sampled_high  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("load", ["larson:threads=1,cycles=20000,blocks=50", "trace"])
+def test_any_driver_and_any_trace_is_soaked_lap_after_lap(native: Build, tmp_path: Path, load: str) -> None:
+    if load == "trace":
+        made = CliRunner().invoke(app, ["trace", "make", "mixed", "cycles=20000", "-o", str(tmp_path / "t.trace")])
+        assert made.exit_code == 0, made.output
+        load = f"trace:{tmp_path}/t.trace"
+    args = [
+        "soak",
+        "--minutes",
+        "0.02",
+        "--epoch-seconds",
+        "0.05",
+        "--workload",
+        load,
+        "--output",
+        str(tmp_path),
+        "--json",
+    ]
+    done = CliRunner().invoke(app, args, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (found,) = json.loads(done.stdout)
+    assert found["epochs"] >= soak.FEWEST and found["ops_per_s"] > 0 and found["slope_low"] <= found["slope_high"]
+    assert found["syscalls_per_op"] is not None and found["stopped_early"] is False
+    assert pd.read_parquet(Path(found["csv"]).with_suffix(".parquet"))["ops"].sum() > 0
+
+
+def test_laps_are_of_drivers_only() -> None:
+    for work in (workload.parse(BRIEF), workload.program(["true"], 1.0)):
+        with pytest.raises(BadParameter, match="has no laps"):
+            soak.lapped(work, 1, 0.1)
+
+
+def test_a_short_soak_does_not_break_the_budget_of_system_calls(ended: "soak.run.Outcome") -> None:
+    line = ended.line
+    assert line is not None
+    told = {"name": "hakmem", "version": "1", "build": "b", "gates": {}, "counters": {}, "timed": {"sys_mmap": 400}}
+    own = soak.run.AllocatorLine.model_validate(told)
+
+    def within(ops: int) -> bool | None:
+        changed = line.model_copy(update={"ops": ops, "allocator": own})
+        return soak.analyse(
+            "a", epochs_of(np.full(9, 2.0)), ended.model_copy(update={"line": changed})
+        ).within_syscall_budget
+
+    assert (within(100_000), within(1_000_000), within(10_000_000)) == (None, False, True)
 
 
 def test_drift_is_told_from_noise(ended: "soak.run.Outcome") -> None:

@@ -322,7 +322,8 @@ static double live_kb(void) {
 
 int bench_report(uint64_t ops, uint64_t iter, uint64_t ws) {
     all_ops += ops;
-    if (bench_lap_ends(all_ops, timed.seconds, phase_count ? phases[phase_count - 1].memory : bench_read_memory(), live_kb())) return 0;
+    if (bench_lap_ends(all_ops, timed.seconds, phase_count ? phases[phase_count - 1].memory : bench_read_memory(), live_kb()))
+        return 0;
     double ops_per_s = timed.seconds > 0 ? (double)all_ops / timed.seconds : 0;
     int64_t peak_kb = bench_read_memory().peak_rss_kb;
     if (warmup_iterations >= 0) bench_extra("warmup_iterations", (double)warmup_iterations);

@@ -49,7 +49,8 @@ void bench_phase(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void bench_extra(const char *name, double value);
 void bench_extra_json(const char *name, const char *json); /* the text stays until the report */
 int bench_report(uint64_t ops, uint64_t iter, uint64_t ws); /* returns main's exit status */
-int bench_main(int argc, char **argv); /* every driver has one; static state is set anew in it, for it may run again: see epochs.h */
+int bench_main(int argc,
+               char **argv); /* every driver has one; static state is set anew in it, for it may run again: see epochs.h */
 
 double bench_now(void); /* seconds of the monotonic clock */
 double bench_timed_seconds(void);

@@ -307,9 +307,9 @@ static void *work(void *argument) {
 
 static void run_shared(enum bench_touch touch) {
     touch_shared = touch;
-    turns = trace_reserve(header.slots * sizeof *turns);
+    if (!turns) turns = trace_reserve(header.slots * sizeof *turns);
     for (uint32_t i = 0; i < header.threads; i++) {
-        if (latency) lanes[i].into = trace_reserve(sizeof(histogram));
+        if (latency && !lanes[i].into) lanes[i].into = trace_reserve(sizeof(histogram));
         bench_start_thread(work, &lanes[i]);
     }
     pthread_mutex_lock(&mutex);
@@ -356,13 +356,30 @@ static void refuse_another_trace(void) {
         bench_refuse("%s is another trace: its SHA-256 is %s, not %s", path, digits, wanted_sha256);
 }
 
+static void back_to_the_start(void) {
+    trace_rewind();
+    done_events = marks_done = 0;
+    rss_marks_done = replays_done = 0;
+    window_at = window_end = 0;
+    read_s = 0;
+    timing = finished = false;
+    arrived = 0;
+    memset(parts, 0, sizeof parts);
+    for (uint32_t i = 0; i < header.threads; i++) lanes[i].at = 0;
+}
+
 int bench_main(int argc, char **argv) {
     bench_init(argc, argv, &spec);
     if (!path) bench_refuse("which trace? --trace=FILE");
-    trace_open(path);
-    if (wanted_sha256) refuse_another_trace();
+    static histogram *into;
+    if (!slots) {
+        trace_open(path);
+        if (wanted_sha256) refuse_another_trace();
+        if (latency && header.threads == 1) into = trace_reserve(sizeof *into);
+    } else { /* a further lap */
+        back_to_the_start();
+    }
     enum bench_touch touch = bench_touch_named(touch_name);
-    histogram *into = latency && header.threads == 1 ? trace_reserve(sizeof *into) : NULL;
     if (header.threads > 1) run_shared(touch);
     else if (touch == BENCH_TOUCH_FIRST && !into) run_alone_first();
     else run_alone_any(touch, into);
