@@ -189,11 +189,11 @@ def _analysis(
         fragmentation_last=float(unused.iloc[-fifth:].median()) if len(unused) else None,
         peak_rss_mb=peak_kb / 1024 if peak_kb else None,
         syscalls_per_op=per_op,
-        within_syscall_budget=_within_budget(per_op, line.ops) if line and per_op is not None else None,
+        within_syscall_budget=_within_budget(per_op, float(epochs["ops"].sum())) if per_op is not None else None,
     )
 
 
-def _within_budget(per_op: float, ops: int) -> bool | None:
+def _within_budget(per_op: float, ops: float) -> bool | None:
     """Tell whether system calls keep to their budget; of few operations it cannot be told that they do not."""
     if per_op <= SYSCALLS_PER_OP:
         return True

@@ -116,9 +116,8 @@ def test_a_short_soak_does_not_break_the_budget_of_system_calls(ended: "soak.run
 
     def within(ops: int) -> bool | None:
         changed = line.model_copy(update={"ops": ops, "allocator": own})
-        return soak.analyse(
-            "a", epochs_of(np.full(9, 2.0)), ended.model_copy(update={"line": changed})
-        ).within_syscall_budget
+        epochs = epochs_of(np.full(9, 2.0)).assign(ops=ops / 9)
+        return soak.analyse("a", epochs, ended.model_copy(update={"line": changed})).within_syscall_budget
 
     assert (within(100_000), within(1_000_000), within(10_000_000)) == (None, False, True)
 
