@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build native report reports test bench traces lab lint format lock generated clean
+.PHONY: help setup build native report reports test soak bench traces lab lint format lock generated clean
 
 help: ## list the targets
 	@echo "usage: make TARGET [PROFILE=smoke|quick|full] [PYTHON=python3.12] [CC=clang]"
@@ -55,6 +55,9 @@ report: build ## sweep the LEAN gates and write reports/lean_sweep.html (PROFILE
 
 reports: build ## every study, one after another, and reports/index.html (PROFILE=smoke|quick|full)
 	@$(BIN)/python -m hakmem reports --profile $(PROFILE)
+
+soak: native ## ten minutes of everything at once, speed first and Lean side by side; fails if resident memory drifts
+	@$(MAKE) --no-print-directory -C native OUT=$(OUT) soak
 
 bench: build ## throughput and RSS of every installed allocator, in the terminal (quick: 5 minutes)
 	@$(BIN)/python -m hakmem bench --profile $(PROFILE)
