@@ -21,7 +21,7 @@ void lean_unlock(void) { unlock(&purse_lock); }
 void lean_init(void) {
     lean = gate(G_SS_MEM_LEAN);
     hak_lean_releases = lean && ss_mem_lean_decommit_mode() != DECOMMIT_OFF;
-    before_start = os_resident_bytes();
+    if (hak_lean_releases) before_start = os_resident_bytes();
     pressure = lean_releases() ? PRESSURE_LEAN : PRESSURE_NONE;
 }
 
