@@ -187,7 +187,7 @@ def pages(resident: Sequence[Sequence[int]], name: str, page: int = 4096) -> Pan
         axes.set_ylabel("2 MiB touched")
         return f"{touched} of {table.size} cells hold resident pages, {full:.0f} % of each on average."
 
-    return panel(draw, _height(len(table)), f"{name}: {mb:.3g} MB, {full:.0f} % of the 64 KiB it touches")
+    return panel(draw, _height(len(table)), f"{name}: {mb:.3g} MB, {full:.0f} % of each 64 KiB it touches")
 
 
 def over_time(samples: pd.DataFrame, name: str) -> Figure:

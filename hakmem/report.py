@@ -27,6 +27,7 @@ from hakmem import page, paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.pipeline import FreePipelineSpec
 from hakmem.reserve import ReserveSpec
+from hakmem.rss_tax import TaxSpec
 from hakmem.scorecard import ScoreSpec
 from hakmem.shapes import ShapesSpec
 from hakmem.start_up import StartUpSpec
@@ -37,6 +38,7 @@ __all__ = ["find", "html", "output_of", "own_kernel", "parameters", "render"]
 Spec = TypeVar("Spec", bound=Checked)
 MODELS: dict[str, type[Checked]] = {  # what checks the parameters of a notebook
     "00_start_here": TourSpec,
+    "10_rss_tax": TaxSpec,
     "20_lean_sweep": CampaignSpec,
     "40_rebase": RebaseSpec,
     "50_gate_ab": GateSpec,

@@ -65,7 +65,7 @@ def test_the_charts_say_what_they_show() -> None:
 
 def test_pages_of_any_allocator_have_a_map() -> None:
     drawn = atlas.pages([[64, 16], [65, 8], [4000, 4]], "mimalloc")
-    assert "mimalloc: 0.109 MB, 58 % of the 64 KiB it touches" in drawn.alt
+    assert "mimalloc: 0.109 MB, 58 % of each 64 KiB it touches" in drawn.alt
     assert "3 of 64 cells hold resident pages" in drawn.alt
 
 

@@ -22,6 +22,7 @@ from hakmem import (
     rebase,
     report,
     reserve,
+    rss_tax,
     scorecard,
     shapes,
     start_up,
@@ -150,6 +151,19 @@ def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -
     assert abs(divided["other"]) < 0.5  # MB that no part accounts for
     assert today[("expected_data", "1M x 16 B")] == pytest.approx(2.29, abs=0.01)  # a tenth of the published test
     assert "Of 9 comparisons" in text and "program baseline" in text and "This step failed" not in text
+
+
+def test_every_megabyte_is_found(study: str, tmp_path: Path) -> None:
+    given = {"study": study, "ws": 40000, "prefault": 0, "profile": "smoke", "blocks": 1}
+    text = report.render("10_rss_tax", given, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    assert set(rows["status"]) == {"ok"} and {"hakmem", "system", "hakmem SS_PREWARM=TOUCH"} <= set(rows["arm"])
+    asked = rows[rows["gates"].map(lambda gates: not set(gates) & {"HAKMEM_BENCH_PREFAULT", "HAKMEM_SS_PREWARM"})]
+    word, sentences = rss_tax.judge(asked)
+    assert word == "GO" and re.search(r"in \d+ trials with at least 10 MB live", sentences[0])
+    touched = rss_tax.parts(rows).set_index("key").loc[["hakmem SS_PREWARM=TOUCH"]]
+    assert (touched["empty slabs"] > 3).all()  # eight SuperSlabs, some of which nothing is in
+    assert text.count("<figure") == 3 and sentences[1].split(":")[0] in text and "This step failed" not in text
 
 
 def test_blocks_are_followed_through_the_stages(study: str, tmp_path: Path) -> None:

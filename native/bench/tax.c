@@ -12,7 +12,7 @@
 /* The allocator under test may tell where its memory is; returns the bytes needed, like snprintf. */
 extern size_t hakmem_residency_json(char *buf, size_t size) __attribute__((weak));
 
-enum { TEXT_BYTES = 100000, MAPPINGS = 4096, UNIT = 1 << 16, PAGES_OF_UNIT = UNIT / 4096 };
+enum { TEXT_BYTES = 100000, MAPPINGS = 4096, UNIT = 1 << 16, LEAST_PAGE = 4096 };
 
 static int64_t cycles = 2000000, ws = 40000, seed = 1234567;
 
@@ -120,16 +120,16 @@ static char pages_text[TEXT_BYTES];
 
 static void read_pages(void) {
     const uint64_t ours = UINT64_C(1) << 63 | UINT64_C(1) << 56; /* present, and not the page of zeros that all share */
+    size_t n = 0, page = (size_t)sysconf(_SC_PAGESIZE);
     int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    size_t n = 0;
     n += (size_t)snprintf(pages_text, sizeof pages_text, "[");
     for (int i = 0; fd >= 0 && i < anonymous_count; i++)
         for (uintptr_t unit = anonymous[i].from / UNIT; unit * UNIT < anonymous[i].to; unit++) {
-            uint64_t words[PAGES_OF_UNIT];
+            uint64_t words[UNIT / LEAST_PAGE];
             uintptr_t from = unit * UNIT < anonymous[i].from ? anonymous[i].from : unit * UNIT;
             uintptr_t to = (unit + 1) * UNIT > anonymous[i].to ? anonymous[i].to : (unit + 1) * UNIT;
-            size_t count = (to - from) / 4096, resident = 0;
-            if (pread(fd, words, count * 8, (off_t)(from / 4096 * 8)) != (ssize_t)(count * 8)) continue;
+            size_t count = (to - from) / page, resident = 0;
+            if (pread(fd, words, count * 8, (off_t)(from / page * 8)) != (ssize_t)(count * 8)) continue;
             for (size_t k = 0; k < count; k++) resident += (words[k] & ours) == ours;
             if (n + 64 > sizeof pages_text) bench_die("too much memory to be described page by page; take a smaller --ws");
             if (resident) n += (size_t)snprintf(pages_text + n, 64, "%s[%zu,%zu]", n > 1 ? "," : "", (size_t)unit, resident);
@@ -163,6 +163,7 @@ int bench_main(int argc, char **argv) {
         if (need >= sizeof census) bench_die("too much memory to be described slab by slab; take a smaller --ws");
         if (need) bench_extra_json("residency", census);
     }
+    bench_extra("page_kb", (double)sysconf(_SC_PAGESIZE) / 1024);
     read_pages();
     bench_extra_json("pages", pages_text);
     for (int64_t i = 0; i < ws; i++) free(slots[i]);
