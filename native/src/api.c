@@ -5,6 +5,7 @@
  *   free     FAST  unit -> class (byte map), the block freed before goes on the hot list, this one becomes pending
  *            SLOW  hak_overflow -> depot or slab_flush;  hak_free_slow -> large_free, or the end of the program
  */
+#include "background.h"
 #include "census.h"
 #include "diag.h"
 #include "dump.h"
@@ -76,17 +77,20 @@ static void after_fork(void) {
 }
 
 static void after_fork_in_child(void) {
+    background_forked();
     census_forked();
     after_fork();
 }
 
 __attribute__((constructor)) static void at_start(void) {
-    (void)started();
+    bool can = started();
     (void)pthread_atfork(before_fork, after_fork, after_fork_in_child);
+    if (can) background_start();
 }
 
 __attribute__((destructor)) static void at_exit(void) {
     if (!ready) return;
+    background_stop();
     dump_json_at_exit();
     if (HAK_CHECKS) { /* misuse that no later free has brought to light */
         tcache_drain();

@@ -546,7 +546,7 @@ static bool too_old(void) {
     return true;
 }
 
-void slab_purge_if_over(void) {
+static void purge_if_over(size_t least) {
     bool old = too_old(), over = lean_excess() > 0;
     if (!over && !old) {
         STAT(early_under_target);
@@ -554,13 +554,16 @@ void slab_purge_if_over(void) {
     }
     size_t freed = peek(&freed_since_purge), before = lean_resident();
     uint64_t t0;
-    if ((freed < peek(&purge_step) && !old) || !lean_may_purge(&t0)) return;
+    if ((freed < least && !old) || !lean_may_purge(&t0)) return;
     poke(&freed_since_purge, 0);
     slab_purge();
     size_t after = lean_resident();
     poke(&purge_step, policy_step(PURGE_STEP_BYTES, after));
     lean_purge_done(t0, over && before < after + freed / 4);
 }
+
+void slab_purge_if_over(void) { purge_if_over(peek(&purge_step)); }
+void slab_purge_at_rest(void) { purge_if_over(1); }
 
 size_t slab_trim(void) {
     size_t start = lean_resident();

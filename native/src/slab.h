@@ -78,6 +78,7 @@ _Noreturn void slab_bad_link(const block *b, unsigned cls); /* on a list, yet no
 /* Lean: give back every free page. */
 void slab_purge(void);
 void slab_purge_if_over(void);
+void slab_purge_at_rest(void); /* the same, but also for little: nobody allocates meanwhile */
 /* Everything that can go, now: depots, free pages, empty SuperSlabs. Bytes given back. */
 size_t slab_trim(void);
 

@@ -1,5 +1,6 @@
 #include "tcache.h"
 
+#include "background.h"
 #include "diag.h"
 #include "gates.h"
 #include "heap.h"
@@ -188,6 +189,7 @@ NOINLINE void *tcache_malloc_slow(size_t cls) {
     void *p = refill_and_pop(h, (unsigned)cls);
     heap_leave(h);
     heap_take_idle(h);
+    background_resume();
     return p;
 }
 
@@ -236,6 +238,7 @@ NOINLINE void hak_overflow(block *p, size_t cls) {
     overflow(h, cls);
     heap_leave(h);
     heap_take_idle(h);
+    background_resume();
 }
 
 /* Class 0, the first free of a class in this thread, or a second free that the look at the block before noticed. */

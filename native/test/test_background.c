@@ -1,0 +1,105 @@
+/* The background thread: memory goes back while nobody allocates, in a child of fork too; it takes no signals and ends with the program. */
+#include "test.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "hakmem.h"
+#pragma weak hakmem_stats_get
+
+enum { BLOCKS = 20000, SIZE = 600, KEEP_EACH = 50 };
+static char *blocks[BLOCKS];
+
+static size_t resident(void) {
+    hakmem_stats now;
+    hakmem_stats_get(&now);
+    return now.resident;
+}
+
+static void sleep_ms(long ms) { nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL); }
+
+static void burst_then_silence(void) {
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        CHECK((blocks[i] = A(malloc)(SIZE)));
+        fill(blocks[i], SIZE, i);
+    }
+    size_t full = resident();
+    for (unsigned i = 0; i < BLOCKS; i++)
+        if (i % KEEP_EACH) A(free)(blocks[i]);
+    for (int i = 0; i < 1000 && resident() > full / 2; i++) sleep_ms(10);
+    CHECK(resident() <= full / 2);
+    for (unsigned i = 0; i < BLOCKS; i += KEEP_EACH) {
+        CHECK(is_filled(blocks[i], SIZE, i));
+        A(free)(blocks[i]);
+    }
+}
+
+static void memory_goes_back_in_silence(void) { burst_then_silence(); }
+
+/* A line "SigBlk: mask" of the thread of that name; 0: there is none. */
+static unsigned long long blocked_in(const char *name) {
+    DIR *tasks = opendir("/proc/self/task");
+    CHECK(tasks);
+    unsigned long long found = 0;
+    for (struct dirent *task; (task = readdir(tasks));) {
+        char path[300], line[256];
+        bool is_it = false;
+        snprintf(path, sizeof path, "/proc/self/task/%s/status", task->d_name);
+        FILE *status = task->d_name[0] == '.' ? NULL : fopen(path, "r");
+        while (status && fgets(line, sizeof line, status)) {
+            char is_named[64] = "";
+            if (sscanf(line, "Name: %63s", is_named) == 1) is_it = strcmp(is_named, name) == 0;
+            if (is_it) sscanf(line, "SigBlk: %llx", &found);
+        }
+        if (status) fclose(status);
+    }
+    closedir(tasks);
+    return found;
+}
+
+static void it_takes_no_signals(void) {
+    unsigned long long blocked = 0;
+    for (int i = 0; i < 500 && !(blocked = blocked_in("hakmem")); i++) sleep_ms(10);
+    static const int signals[] = {SIGINT, SIGTERM, SIGUSR1, SIGALRM, SIGCHLD, SIGPROF};
+    for (unsigned i = 0; i < sizeof signals / sizeof *signals; i++) CHECK(blocked >> (signals[i] - 1) & 1);
+}
+
+static void a_child_of_fork_has_its_own(void) {
+#ifndef __SANITIZE_THREAD__
+    int status;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        alarm(60);
+        CHECK(!blocked_in("hakmem"));
+        burst_then_silence();
+        CHECK(blocked_in("hakmem"));
+        exit(0); /* through the end of the program, which waits for it */
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+#endif
+}
+
+int main(int argc, char **argv) {
+    (void)argc;
+    if (!hakmem_stats_get) {
+        SKIP(memory_goes_back_in_silence, "not hakmem");
+        return 0;
+    }
+    if (!getenv("HAKMEM_SS_LEAN_BACKGROUND_MS")) { /* gates are read before main: once more, with the gates set */
+        setenv("HAKMEM_SS_LEAN_BACKGROUND_MS", "10", 1);
+        setenv("HAKMEM_SS_LEAN_DECAY_MS", "30", 1);
+        setenv("HAKMEM_SS_LEAN_CACHE_IDLE_MS", "20", 1);
+        setenv("HAKMEM_SS_MEM_LEAN", "1", 1);
+        setenv("HAKMEM_SS_MEM_LEAN_DECOMMIT", "DONTNEED", 1);
+        setenv("HAKMEM_SS_MEM_LEAN_TARGET_MB", "100", 1);
+        execv("/proc/self/exe", argv);
+        CHECK(!"execv");
+    }
+    RUN(memory_goes_back_in_silence);
+    RUN(it_takes_no_signals);
+    RUN(a_child_of_fork_has_its_own);
+    return 0;
+}
