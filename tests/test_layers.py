@@ -25,7 +25,8 @@ LEAVES = {
     "classes": {"base"},
 }
 ALLOWED = dict(LEAVES)
-for room in ("os", "live", "lean", "superslab", "slab", "large", "heap", "background", "tcache", "census", "dump", "api"):
+ROOMS = ("os", "live", "lean", "superslab", "slab", "large", "heap", "background", "tcache", "census", "dump", "api")
+for room in ROOMS:
     ALLOWED[room] = set(ALLOWED)
 PUBLIC = {"../include/hakmem.h", "../include/hakmem_inline.h", "gates.def"}
 
