@@ -26,10 +26,12 @@ from traitlets.config import Config
 from hakmem import page, paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
 from hakmem.pipeline import FreePipelineSpec
+from hakmem.promotion import PromotionSpec
 from hakmem.reserve import ReserveSpec
 from hakmem.rss_tax import TaxSpec
 from hakmem.scorecard import ScoreSpec
 from hakmem.shapes import ShapesSpec
+from hakmem.soaks import SoakSpec
 from hakmem.start_up import StartUpSpec
 from hakmem.study import CampaignSpec, Checked, GateSpec, RebaseSpec, TourSpec
 
@@ -40,6 +42,8 @@ MODELS: dict[str, type[Checked]] = {  # what checks the parameters of a notebook
     "00_start_here": TourSpec,
     "10_rss_tax": TaxSpec,
     "20_lean_sweep": CampaignSpec,
+    "25_balanced_promotion": PromotionSpec,
+    "30_soak": SoakSpec,
     "40_rebase": RebaseSpec,
     "50_gate_ab": GateSpec,
     "55_start_up": StartUpSpec,

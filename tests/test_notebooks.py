@@ -19,12 +19,14 @@ from hakmem import (
     container,
     paths,
     pipeline,
+    promotion,
     rebase,
     report,
     reserve,
     rss_tax,
     scorecard,
     shapes,
+    soaks,
     start_up,
     store,
     verdict,
@@ -180,6 +182,33 @@ def test_blocks_are_followed_through_the_stages(study: str, tmp_path: Path) -> N
     assert word in text and sentences[0] in html.unescape(text) and "published was +19 %" in text
     charts = 4 if callgrind.why_not() else 5
     assert text.count("<figure") == charts and "This step failed" not in text
+
+
+def test_presets_are_weighed_on_both_builds(study: str, tmp_path: Path) -> None:
+    tiny = {"workload": "mixed:ws=400,cycles=300000", "budget_cycles": 1_000_000, "tail_seconds": 0.2}
+    given = tiny | {"study": study, "profile": "smoke"}
+    text = report.render("25_balanced_promotion", given, tmp_path / "page.html").read_text()
+    rows = store.load(paths.runs() / f"{study}.jsonl")
+    assert set(rows["status"]) == {"ok"} and set(rows["allocator"]) == {"hakmem_minimal", "hakmem"}
+    assert {gates.get("HAKMEM_SS_MEM_LEAN_DECOMMIT") for gates in rows["gates"]} == {None, "OFF"}
+    calls = promotion.budget(rows[rows["workload"] == "mixed:ws=400,cycles=1000000"])
+    assert set(calls["preset"]) == set(soaks.NAMES.values()) and (calls["operations"] == 1_000_000).all()
+    assert len(promotion.tails(rows, paths.runs() / f"{study}.jsonl")) == 2 * 3
+    assert "Throughput, BALANCED against SAFE: FAST " in text and "56.8" in text
+    assert text.count("<figure") == 4 and "This step failed" not in text
+
+
+def test_soaks_are_held_to_the_published_rule(study: str, tmp_path: Path) -> None:
+    given = {"study": study, "minutes": 0.02, "profile": "smoke"}
+    text = report.render("30_soak", given, tmp_path / "page.html").read_text()
+    ledger = paths.runs() / f"{study}.jsonl"
+    rows = store.load(ledger)
+    assert set(rows["status"]) == {"ok"} and set(rows["role"]) == set(soaks.NAMES)
+    table = soaks.table(rows, ledger)
+    assert (table["epochs"] >= 50).all() and (table["p1 Mops/s"] <= table["p50 Mops/s"]).all()
+    word, sentences = soaks.judge(table)
+    assert word in text and sentences[0] in html.unescape(text) and "5.38" in text  # published
+    assert text.count("<figure") == 3 and "This step failed" not in text
 
 
 def test_the_scorecard_reads_what_the_studies_measured(study: str, tmp_path: Path) -> None:
