@@ -18,11 +18,10 @@ from hakmem.campaign import Plan
 from hakmem.drivers import Profile
 from hakmem.figure import Figure, Theme, panel
 from hakmem.plots import looks_of
-from hakmem.soak import SYSCALL_BUDGET
 from hakmem.soaks import PAIR
 from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Parameters
-from hakmem.verdict import Verdict, Word
+from hakmem.verdict import SYSCALLS_PER_OP, Verdict, Word
 
 __all__ = ["PromotionSpec", "budget", "judge", "memory", "published", "speed", "tail_chart", "tails"]
 
@@ -104,8 +103,8 @@ def budget(rows: pd.DataFrame) -> pd.DataFrame:
         per_op = float(worst["syscalls_per_op"])
         lines.append(
             {"preset": preset, "operations": int(worst["ops"]), "calls": round(per_op * worst["ops"])}
-            | {"calls/op": per_op, "budget": SYSCALL_BUDGET}
-            | {"times under": SYSCALL_BUDGET / per_op if per_op else np.inf}
+            | {"calls/op": per_op, "budget": SYSCALLS_PER_OP}
+            | {"times under": SYSCALLS_PER_OP / per_op if per_op else np.inf}
         )
     return pd.DataFrame(lines)
 
@@ -180,7 +179,7 @@ def judge(
     known = mine["low %"] is not None and bool(np.isfinite(mine["low %"]))
     slower_tail = known and mine["high %"] < -TAIL
     steady_tail = known and mine["low %"] > -TAIL
-    over = calls["calls/op"].max() > SYSCALL_BUDGET
+    over = calls["calls/op"].max() > SYSCALLS_PER_OP if len(calls) else False
     leaner = [build for build, change in peak.items() if change.high < -LESS]
     if "NO-GO" in words or slower_tail or over:
         word: Word = "NO-GO"
@@ -205,7 +204,7 @@ def judge(
         says,
         f"Throughput, BALANCED against SAFE: {paces}.",
         f"Peak memory: {sizes}.",
-        f"Slow tail: {slow}; {worst}, the budget is {SYSCALL_BUDGET:g}.",
+        f"Slow tail: {slow}; {worst}, the budget is {SYSCALLS_PER_OP:g}.",
     ]
 
 

@@ -18,10 +18,10 @@ from hakmem import epochs, gates, soak
 from hakmem.drivers import Profile
 from hakmem.figure import Figure, Theme, panel
 from hakmem.plots import Look, looks_of
-from hakmem.soak import SYSCALL_BUDGET, Analysis
+from hakmem.soak import Analysis
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.study import STUDY, CampaignSpec, Parameters
-from hakmem.verdict import Word
+from hakmem.verdict import SYSCALLS_PER_OP, Word
 
 __all__ = ["BALANCED", "PAIR", "SAFE", "SoakSpec", "judge", "memory", "presets", "published", "speed", "table"]
 
@@ -37,7 +37,7 @@ TABLE = {
     **{"p10": ("p10 Mops/s", 1e-6), "p1": ("p1 Mops/s", 1e-6), "stall_max_us": ("longest stall ms", 1e-3)},
     **{"rss_first_mb": ("first MB", 1), "rss_last_mb": ("last MB", 1), "peak_rss_mb": ("peak MB", 1)},
     **{"slope_kb_per_s": ("slope KB/min", 60), "slope_low": ("low", 60), "slope_high": ("high", 60)},
-    **{"syscalls_per_op": ("system calls/op", 1)},
+    **{"fragmentation_last": ("unused at the end %", 100), "syscalls_per_op": ("system calls/op", 1)},
 }
 
 
@@ -97,6 +97,7 @@ def table(rows: pd.DataFrame, ledger: Path) -> pd.DataFrame:
         figures = {name: getattr(found, name) for name in TABLE}
         line |= {TABLE[name][0]: None if x is None else x * TABLE[name][1] for name, x in figures.items()}
         line |= {"first to last %": _first_to_last(told), "p1 of p50 %": _tail(found)}
+        line["within budget"] = found.within_syscall_budget
         line["drifts"] = found.drifts and bool(1024 * np.ptp(_resident(told)) > RESOLVED_KB)
         lines.append(line)
     return pd.DataFrame(lines)
@@ -142,7 +143,7 @@ def judge(soaked: pd.DataFrame) -> tuple[Word, list[str]]:
     calls = soaked["system calls/op"].astype(float).max()
     always = [name for name, part in by_kind if part["drifts"].notna().all() and part["drifts"].astype(bool).all()]
     word: Word = "GO" if not soaked["drifts"].isna().any() and not soaked["drifts"].any() else "INCONCLUSIVE"
-    if len(failed) or calls > SYSCALL_BUDGET or always:
+    if len(failed) or soaked["within budget"].map(lambda kept: kept is False).any() or always:
         word = "NO-GO"
     longest = soaked["seconds"].max()
     over = f"over {longest / 60:.3g} minutes" if longest >= 60 else f"over {longest:.3g} seconds"
@@ -151,7 +152,7 @@ def judge(soaked: pd.DataFrame) -> tuple[Word, list[str]]:
     sentences += [f"{len(failed)} of {len(soaked)} soaks did not end well."] if len(failed) else []
     sentences += [_sentence(name, part) for name, part in by_kind]
     sentences.append(
-        f"System calls: {calls:.2g} an operation at most, the budget is {SYSCALL_BUDGET:g}."
+        f"System calls: {calls:.2g} an operation at most, the budget is {SYSCALLS_PER_OP:g}."
         if np.isfinite(calls)
         else "System calls were not counted."
     )

@@ -39,7 +39,7 @@ def tail(folder: Path, slow: float = 1.0) -> pd.DataFrame:
         rates = 100e6 * (1 + 0.002 * rng.standard_normal(100))
         rates[::20] *= 0.8 * (slow if role == "arm" else 1.0)
         told = pd.DataFrame({"epoch": range(100), "t_s": np.arange(1, 101) / 33, "ops": rates, "ops_per_s": rates})
-        told = told.assign(rss_mb=8.0, lazyfree_mb=0.0, peak_rss_mb=8.0, stall_max_us=50.0)
+        told = told.assign(rss_mb=8.0, lazyfree_mb=0.0, live_mb=1.0, peak_rss_mb=8.0, stall_max_us=50.0)
         told[epochs.COLUMNS].to_parquet(folder / "p.series" / f"{abs(hash(key))}.parquet")
     return rows.assign(series=[f"p.series/{abs(hash(key))}.parquet" for key in rows["trial_key"]])
 

@@ -29,7 +29,9 @@ def soaked(folder: Path, slope_mb: dict[str, float] | None = None, count: int = 
         rates = 100e6 * (1 + 0.02 * rng.standard_normal(count))
         resident = 2 + grows * np.linspace(0, 1, count) + 0.004 * rng.standard_normal(count)
         told = pd.DataFrame({"epoch": range(count), "t_s": np.arange(1.0, count + 1), "ops": rates, "ops_per_s": rates})
-        told = told.assign(rss_mb=resident, lazyfree_mb=0.0, peak_rss_mb=resident.max(), stall_max_us=900.0 + order)
+        told = told.assign(
+            rss_mb=resident, lazyfree_mb=0.0, live_mb=1.0, peak_rss_mb=resident.max(), stall_max_us=900.0 + order
+        )
         told[epochs.COLUMNS].to_parquet(folder / "s.series" / f"{role}.parquet")
         where = {"order": order, "gates": settings, "series": f"s.series/{role}.parquet", "trial_key": role}
         made.append(trial(arm, role, WORK, 0, 100, 2, **where, **changes))
