@@ -161,7 +161,7 @@ class Explorer:
     def __init__(self, rows: pd.DataFrame) -> None:
         if rows.empty:
             raise BadParameter("the explorer was given no rows: measure something first, such as hakmem sweep")
-        names = dict.fromkeys(look.name for _, cell in cells(rows) for look in looks_of(cell).values())
+        names = {look.name for _, cell in cells(rows) for look in looks_of(cell).values()}
         metrics = [(metric.name, metric) for metric in METRICS if rows[metric.column].notna().any()]
         wide = {"layout": ipywidgets.Layout(width="auto"), "style": {"description_width": "5em"}}
         self._rows = rows
@@ -169,7 +169,8 @@ class Explorer:
         self.metric = ipywidgets.Dropdown(options=metrics, description="metric", **wide)
         boxed = {"value": True, "indent": False}
         self.arms = tuple(
-            ipywidgets.Checkbox(description=name, layout=ipywidgets.Layout(width="auto"), **boxed) for name in names
+            ipywidgets.Checkbox(description=name, layout=ipywidgets.Layout(width="auto"), **boxed)
+            for name in sorted(names, key=lambda name: (not name.endswith(("(A)", "(A')")), name))  # baselines first
         )
         self._chart = ipywidgets.HTML()
         self._redraw(None)

@@ -29,6 +29,7 @@ return found.map(e => e.tagName == 'IMG' ? [e.complete && e.naturalWidth > 100, 
 @pytest.fixture(scope="module")
 def lab(browser: Chrome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """The server that `make lab` starts, but with the browser of the tests and a home of its own."""
+    browser.set_window_size(1400, 1000)  # a narrower toolbar hides the kernel's name
     steps = subprocess.run(["make", "--dry-run", "lab"], cwd=paths.root(), capture_output=True, text=True, check=True)
     home = tmp_path_factory.mktemp("lab")
     places = {f"JUPYTER_{name}_DIR": str(home / name) for name in ("CONFIG", "DATA", "RUNTIME")}
@@ -96,7 +97,6 @@ def kernel(browser: Chrome) -> str:
 
 
 def test_the_lab_opens_with_the_tour_and_asks_nothing(lab: dict[str, Any], browser: Chrome) -> None:
-    browser.set_window_size(1400, 1000)  # a narrower toolbar hides the kernel's name
     browser.get(f"{lab['url']}?token={lab['token']}")
     wait(lambda: browser.find_elements(By.CSS_SELECTOR, ".jp-Notebook .jp-MarkdownOutput h1"))
     assert browser.current_url.endswith("/lab/tree/notebooks/00_start_here.ipynb")
