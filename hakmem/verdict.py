@@ -289,7 +289,8 @@ def _rule_lean(cell: pd.DataFrame, arm: str, target_mb: float, speed: stats.Arra
     pace = stats.interval(speed, level)
     meets, falls, slow = mine.below(math.log(target)), stats.interval(ratio, level).below(-floor), pace.below(LOSS)
     drift = arm_drift(cell[cell["arm"] == arm], level)
-    breathes = column != "peak_rss_mb"  # nothing steady there to drift, unless a phase is repeated
+    # Nothing steady there to drift, unless a phase is repeated; nor in a program that is one operation and ends.
+    breathes = column != "peak_rss_mb" or bool((cell["ops"] == 1).all())
     steady = drift.is_zero if drift else (True if breathes else None)
     figures = f"{what} {math.exp(base.estimate):.1f} to {math.exp(mine.estimate):.1f} MB"
     if meets and steady and slow is False:

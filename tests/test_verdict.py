@@ -109,6 +109,13 @@ def test_drift_that_was_not_measured_leaves_it_open() -> None:
     assert found.word == "INCONCLUSIVE" and "a soak does" in found.rule and found.blocks_needed is None
 
 
+def test_a_program_that_ends_has_nothing_steady_to_drift() -> None:
+    runs = [t.model_copy(update={"ops": 1, "phases": ()}) for t in lean_study(0.96, 8.0, syscalls_per_op=None)]
+    found = only(runs)
+    assert found.word == "GO" and "no steady stretch to drift" in found.rule
+    assert only([*runs[:-1], runs[-1].model_copy(update={"status": "killed", "ops": None})]).word == "NO-GO"
+
+
 def test_too_few_blocks_are_inconclusive_and_say_how_many_are_missing() -> None:
     found = only(lean_study(0.90, 8.0, blocks=5, cv=0.05))
     assert found.word == "INCONCLUSIVE" and found.blocks_needed is not None and found.blocks_needed > 5
