@@ -253,7 +253,8 @@ def write_names(
 
 
 def log_axis(axis: Any) -> None:
-    """Write the figures of a logarithmic axis plainly, three a decade."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    """Write the figures of a logarithmic axis plainly, three a decade where they fit; call it when limits are set."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

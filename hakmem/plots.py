@@ -101,7 +101,8 @@ def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
         title = "What a megabyte costs: " + _cheapest(prices)
     note = (
         "Each cross is an arm's geometric mean with its joint 95 % interval; the line is the Pareto frontier; "
-        "grey arms are beaten in both by another beyond the crosses. The memory axis is logarithmic."
+        "grey arms are beaten in both by another beyond the crosses; hollow ones have a single block, and so no cross. "
+        "The memory axis is logarithmic."
     )
     return Figure(title, note, tuple(panels), table)
 
@@ -149,6 +150,8 @@ def _frontier_drawing(points: pd.DataFrame, looks: dict[str, Look], column: str)
                 "zorder": 2 if beaten else 3,
             }
             mark: dict[str, Any] = {"fmt": look.family.marker, "ms": 6.5, "mec": theme.paper, "mew": 0.7}
+            if point["n"] < 2:
+                mark |= {"fillstyle": "none", "mec": colour}
             axes.errorbar(point["memory"], point["speed"], xerr=cross[0], yerr=cross[1], **style, **mark)
             names.append((point["memory"], point["speed"], look.name, colour))
         axes.set_xlabel(f"{what} (MiB, log scale)")
@@ -169,6 +172,13 @@ def _within_reach(points: pd.DataFrame) -> pd.DataFrame:
     """Cut crosses of very few blocks where they would squeeze all points into a corner (the table has them whole)."""
     memory, speed = points["memory"], points["speed"]
     room = max(0.15 * speed.max(), speed.max() - speed.min())
+    alone = points["n"] < 2  # a single block has no interval, and no cross
+    points = points.assign(
+        memory_low=points["memory_low"].mask(alone, memory),
+        memory_high=points["memory_high"].mask(alone, memory),
+        speed_low=points["speed_low"].mask(alone, speed),
+        speed_high=points["speed_high"].mask(alone, speed),
+    )
     return points.assign(
         memory_low=points["memory_low"].clip(lower=memory.min() / 2),
         memory_high=points["memory_high"].clip(upper=memory.max() * 2),
@@ -263,7 +273,7 @@ def _forest_drawing(
         axes.axvline(0, color=theme.quiet, lw=1)
         for y, key in enumerate(order):
             i, look = found[key], looks[key]
-            reach = [[i.estimate - max(i.low, least)], [min(i.high, most) - i.estimate]]
+            reach = [[i.estimate - max(i.low, least)], [min(i.high, most) - i.estimate]] if i.n > 1 else None
             mark: dict[str, Any] = {
                 "fmt": look.family.marker,
                 "ms": 6.5,

@@ -24,6 +24,7 @@ __all__ = ["TARGETS", "ScoreSpec", "Target", "card", "chart", "judge", "latest",
 LEAN = "hakmem LEAN DONTNEED 10 MB"
 MIXED = "mixed:ws=400"
 SHOWN = 8  # builds on the chart
+NO_MATTER = 0.01  # a share by which builds may differ without being a change point
 FEWEST = 5  # epochs of a soak from which a drift is told
 
 
@@ -182,7 +183,8 @@ def card(ledgers: Mapping[str, pd.DataFrame], targets: Sequence[Target] = TARGET
     DataFrame
         One row a target and build, in the order measured: target, limit, unit, published, build, measured, estimate,
         low, high, blocks, verdict, share (of the limit; below 1 is within it), change (a change point: this interval
-        and the one of the build before do not meet). A target that was never measured has one row, NOT-APPLICABLE.
+        and that of the build before do not meet, and they differ by over 1 %). A target that was never measured has
+        one row, NOT-APPLICABLE.
     """
     records: list[dict[str, object]] = []
     for target in targets:
@@ -198,7 +200,7 @@ def card(ledgers: Mapping[str, pd.DataFrame], targets: Sequence[Target] = TARGET
             records.append({**limit, "verdict": target.word(None)})
         for build, when, values in mine:
             found = stats.interval(values)
-            moved = before is not None and (found.low > before.high or found.high < before.low)
+            moved = before is not None and _moved(before, found)
             share = found.estimate / target.limit if target.at_most else target.limit / found.estimate
             records.append(
                 limit
@@ -220,6 +222,12 @@ def card(ledgers: Mapping[str, pd.DataFrame], targets: Sequence[Target] = TARGET
         "verdict",
     ]
     return pd.DataFrame(records, columns=[*columns, "share", "change"])
+
+
+def _moved(before: Interval, now: Interval) -> bool:
+    """Tell whether two intervals do not meet, and the figures differ by more than `NO_MATTER`."""
+    apart = now.low > before.high or now.high < before.low
+    return apart and abs(now.estimate - before.estimate) > NO_MATTER * abs(before.estimate)
 
 
 def _builds(rows: pd.DataFrame, target: Target) -> list[tuple[str, str, Array]]:
@@ -305,7 +313,8 @@ def trend(table: pd.DataFrame) -> Figure:
             panels.append(panel(_trend_drawing(shown), 2.5, f"{name}: {first:.3g} to {last:.3g}, {says}"))
     note = (
         "Builds in the order measured here, with 95 % intervals over blocks (cut where blocks are few); the dashed "
-        "line is the limit. A ring marks a change point: this interval and that of the build before do not meet."
+        "line is the limit. A ring marks a change point: this interval and that of the build before do not meet, and "
+        "over 1 % lie between."
     )
     lacks = "" if panels else " Only one build has been measured so far: a trend needs two."
     columns = ["target", "build", "measured", "estimate", "low", "high", "change"]

@@ -84,7 +84,12 @@ def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path)
     assert lean["end_rss_mb"].max() < base["end_rss_mb"].min()  # Lean gives back what the ramp has freed
     found = verdict.lean(rows, target_mb=8)
     assert len(found) == 4 and all(v.word in text and v.arm in text for v in found)
-    assert "What a megabyte costs" in text and text.count("<figure") == 6 and "papermill notebooks/" in text
+    assert (
+        "What a megabyte costs here." in text
+        and "56.8" in text
+        and text.count("<figure") == 7
+        and "papermill notebooks/" in text
+    )
     assert "This step failed" not in text and "<h2" in text
 
     report.render("20_lean_sweep", given, tmp_path / "again.html")
