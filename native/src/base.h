@@ -54,7 +54,9 @@
 #define UNIT_SHIFT HAK_UNIT_SHIFT
 #define UNIT_SIZE ((size_t)1 << UNIT_SHIFT)
 #define UNIT_MASK (UNIT_SIZE - 1)
+#ifndef MIN_PAGE_SHIFT /* tests pretend larger pages than the kernel's, which is allowed: every range is rounded to them */
 #define MIN_PAGE_SHIFT 12
+#endif
 #define SS_MAX_UNITS 32 /* bits of the masks in a SuperSlab */
 #define MIB ((size_t)1 << 20)
 

@@ -54,8 +54,9 @@ static void *reserve(size_t size, size_t align) {
 bool os_init(void) {
     if (hak_arena_units) return true;
     int saved = errno;
-    hak_page_shift = (unsigned)__builtin_ctzl(getauxval(AT_PAGESZ));
-    if (hak_page_shift < MIN_PAGE_SHIFT || hak_page_shift > UNIT_SHIFT) return false;
+    unsigned real = (unsigned)__builtin_ctzl(getauxval(AT_PAGESZ));
+    if (real > UNIT_SHIFT) return false;
+    hak_page_shift = real > MIN_PAGE_SHIFT ? real : MIN_PAGE_SHIFT;
     for (size_t size = wanted_arena(); size >= ARENA_MIN; size = (size / 2) & ~(ARENA_ALIGN - 1)) {
         void *p = reserve(size, ARENA_ALIGN);
         if (!p) continue;
