@@ -343,7 +343,9 @@ def find(pid: int) -> Page:
     for path in mappings.files(pid):
         if path.endswith(f"/hakmem.{pid}"):
             return Page(Path(path))
-    raise BadParameter(f"process {pid} shows no page: start it over hakmem with HAKMEM_STATS_LIVE=/a/directory")
+    raise BadParameter(
+        f"process {pid} shows no page: start it with HAKMEM_STATS_LIVE=/a/directory, over hakmem but not its FAST build"
+    )
 
 
 # ---- the statistics at exit ------------------------------------------------------------------------------------------

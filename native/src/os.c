@@ -249,8 +249,9 @@ size_t os_resident_bytes(void) {
 
 size_t os_resident_in(const void *p, size_t size) {
     uint64_t words[512];
+    size_t page = getauxval(AT_PAGESZ);
     int saved = errno, fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    size_t first = (uintptr_t)p >> hak_page_shift, end = div_up((uintptr_t)p + size, (size_t)1 << hak_page_shift), found = 0;
+    size_t first = (uintptr_t)p / page, end = div_up((uintptr_t)p + size, page), found = 0;
     bool ok = fd >= 0;
     while (ok && first < end) {
         size_t n = end - first < 512 ? end - first : 512;
@@ -260,7 +261,7 @@ size_t os_resident_in(const void *p, size_t size) {
     }
     if (fd >= 0) close(fd);
     errno = saved;
-    return ok ? found << hak_page_shift : SIZE_MAX;
+    return ok ? found * page : SIZE_MAX;
 }
 
 void *os_map_file(void *at, int fd, size_t size) {

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -172,12 +173,22 @@ static int run_itself(const char *name, const char *value, int argument) {
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
+        struct rlimit short_files = {20000, 20000};
+        if (argument == 5) CHECK(setrlimit(RLIMIT_FSIZE, &short_files) == 0);
         setenv(name, value, 1);
         execl("/proc/self/exe", "test_live", folder, number, (char *)NULL);
         _exit(127);
     }
     CHECK(waitpid(pid, &status, 0) == pid);
     return status;
+}
+
+static void a_page_that_cannot_be_made_stops_nothing(void) {
+    char nowhere[600];
+    snprintf(nowhere, sizeof nowhere, "%s/nothing", folder);
+    CHECK(run_itself("HAKMEM_STATS_LIVE", nowhere, 4) == 0);
+    CHECK(run_itself("HAKMEM_STATS_LIVE", folder, 5) == 0); /* files may have 20,000 bytes: making it longer would be a signal */
+    CHECK(rmdir(folder) == 0 && mkdir(folder, 0700) == 0);
 }
 
 static void exit_removes_the_page(void) {
@@ -226,7 +237,7 @@ static void statistics_at_exit_spare_a_descriptor_that_changed(void) {
     CHECK(close(fd) == 0 && unlink(kept) == 0 && unlink(other) == 0);
 }
 
-/* The process that has the gates: 1 the page, 2 nothing, 3 forks once, 1000 + n puts another file under descriptor n. */
+/* The process that has the gates: 1 the page, 2 nothing, 3 forks once, 4 and 5 use the heap and fork, 1000 + n puts another file under descriptor n. */
 static int again(int what) {
     if (what == 1) {
         page = open_page(getpid());
@@ -236,7 +247,9 @@ static int again(int what) {
         RUN(a_child_has_a_page_of_its_own);
         RUN(a_child_without_a_folder_goes_on_unseen);
     }
-    if (what == 3 && fork() > 0) wait(NULL);
+    if (what == 4 || what == 5)
+        for (int i = 1; i < 300; i++) CHECK(A(malloc)((size_t)i * 1000));
+    if (what >= 3 && what <= 5 && fork() > 0) wait(NULL);
     if (what >= 1000) {
         char other[600];
         snprintf(other, sizeof other, "%s/other", folder);
@@ -254,6 +267,7 @@ int main(int argc, char **argv) {
     snprintf(folder, sizeof folder, "%s/hakmem-live-XXXXXX", tmp ? tmp : "/tmp");
     CHECK(mkdtemp(folder));
     RUN(exit_removes_the_page);
+    RUN(a_page_that_cannot_be_made_stops_nothing);
     RUN(statistics_at_exit_follow_no_link);
     RUN(statistics_at_exit_name_the_process);
     RUN(statistics_at_exit_spare_a_descriptor_that_changed);
