@@ -398,7 +398,7 @@ def _verdicts(
                     arm=arm,
                     word=ruling.word,
                     rule=ruling.rule,
-                    because=ruling.because,
+                    because=ruling.because + (f"; {_moves(spread)}" if spread else ""),
                     effect=effect.percent(),
                     memory=stats.interval(memory).percent() if memory.size else None,
                     floor=floor,
@@ -412,6 +412,11 @@ def _verdicts(
                 )
             )
     return verdicts
+
+
+def _moves(spread: stats.LayoutSpread) -> str:
+    """Say what is the layout's, apart from the effect."""
+    return f"counted over {spread.layouts} layouts, which move it by ±{100 * math.expm1(spread.layout_sd):.2g} %"
 
 
 def gate_bite(rows: pd.DataFrame, base: pd.DataFrame) -> tuple[bool | None, str]:

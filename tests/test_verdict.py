@@ -155,6 +155,25 @@ def test_hosts_and_workloads_are_judged_apart() -> None:
     assert all(v.blocks == 3 for v in found)
 
 
+def test_an_effect_of_code_is_counted_over_its_layouts() -> None:
+    rng, trials = np.random.default_rng(2), []
+    for layout, luck in enumerate((0.04, -0.03, 0.02, -0.05, 0.03, -0.01, 0.01, -0.02)):
+        for block in (2 * layout, 2 * layout + 1):
+            noise = np.exp(0.0005 * rng.standard_normal(3))
+            roles = (("hakmem", "baseline", 1.0), ("hakmem", "baseline2", 1.0), ("patch:x", "arm", math.exp(luck)))
+            trials += [
+                trial(arm, role, "mixed:ws=400", block, 100 * times * noise[at], 2.0, layout=layout)
+                for at, (arm, role, times) in enumerate(roles)
+            ]
+    (found,) = verdict.judge(rows(trials))
+    plain = verdict.judge(rows([t.model_copy(update={"layout": None}) for t in trials[:6]]))[0]  # one layout, by luck
+    assert plain.word in ("GO", "NO-GO") and found.word == "INCONCLUSIVE"
+    assert (found.layouts, found.blocks, found.effect.n) == (8, 16, 8) and found.effect.low < 0 < found.effect.high
+    assert found.layout_spread == pytest.approx(3, abs=1.5)
+    assert "counted over 8 layouts, which move it by ±" in found.because
+    assert found.blocks_needed is not None and found.blocks_needed % 2 == 0  # two blocks for each further layout
+
+
 def test_a_verdict_takes_no_field_it_does_not_know() -> None:
     with pytest.raises(ValidationError):
         verdict.Verdict.model_validate(
