@@ -8,6 +8,7 @@ import base64
 import gzip
 import html
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,6 +49,7 @@ __all__ = [
 
 CARD = "application/vnd.hakmem.card+json"  # what an output tells the index of all reports: word and headline
 FAILED = "FAILED"  # stands where a verdict would, for a notebook that did not get there
+ALLOCATOR_FACTS = ("version", "linkage", "library", "sha256")
 NESTED = ["argv", "gates", "effective_gates", "phases", "syscalls", "counters", "extra", "spoiled"]
 SIZE_LIMIT = 5_000_000  # bytes of a page
 PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so that the page stays small
@@ -271,14 +273,14 @@ def _rows_threats(rows: pd.DataFrame) -> Iterable[str]:
         tail = str(row["stderr_tail"]).strip()
         said = f"<details><summary>What it printed</summary><pre>{_esc(tail)}</pre></details>" if tail else ""
         where = f"{row['arm']} on {row['workload']}, block {row['block']}"
-        how = f"exit {row['exit_status']:g}, signal {row['signal']:g}"
-        yield _esc(f"{str(row['status']).capitalize()}: {where} ({how}).") + said
+        ends = {"exit": row["exit_status"], "signal": row["signal"]}
+        how = ", ".join(f"{name} {value:g}" for name, value in ends.items() if pd.notna(value))
+        yield _esc(f"{str(row['status']).capitalize()}: {where}{how and f' ({how})'}.") + said
     if len(bad) > 20:
         yield f"and {len(bad) - 20} more trials that failed."
     spoiled = rows[stats.spoiled(rows)]
     if len(spoiled):
-        reasons = Counter(str(reason) for reasons in spoiled["spoiled"] for reason in reasons)
-        common = "; ".join(reason for reason, _ in reasons.most_common(5))
+        common = "; ".join(_common([str(reason) for reasons in spoiled["spoiled"] for reason in reasons]))
         counted = len(spoiled.index.intersection(stats.usable(rows).index))
         fate = f"{counted} of them count all the same, since too few quiet ones remain" if counted else "not counted"
         yield _esc(f"Spoiled trials: {len(spoiled)} of {len(rows)}, {fate}. Reasons: {common}.")
@@ -288,18 +290,35 @@ def _rows_threats(rows: pd.DataFrame) -> Iterable[str]:
         yield f"Only {blocks} block{plural}: intervals are wide. PROFILE=quick or full measures more."
 
 
+def _common(reasons: Sequence[str]) -> Iterable[str]:
+    """Give the commonest reasons, those that differ in their figures alone counted as one."""
+    kinds: dict[str, list[str]] = {}
+    for reason in reasons:
+        kinds.setdefault(re.sub(r"\d[\d.,]*", "0", reason), []).append(reason)
+    for alike in sorted(kinds.values(), key=len, reverse=True)[:5]:
+        yield alike[0] + (f" (the like {len(alike)} times)" if len(alike) > 1 else "")
+
+
 def provenance(rows: pd.DataFrame, ledger: Path) -> Html:
     """Tell where the rows come from: machine, compiler, revision, settings; several sessions are told apart."""
+    served: dict[str, dict[str, JsonValue]] = {}
     facts: dict[str, list[str]] = {"host": [], "measured": []}
     for record in _sessions(rows, ledger):
         facts["host"].append(record.host)
         facts["measured"].append(f"{record.started:%Y-%m-%d %H:%M} UTC")
-        for name, value in _flat(record.facts):
-            facts.setdefault(name, []).append(value)
-    versions = rows.drop_duplicates(["allocator", "version", "linkage"])
-    facts["allocators"] = [f"{r['allocator']} {r['version']} ({r['linkage']})" for r in versions.to_dict("records")]
+        facts_of_it = dict(record.facts)
+        for label, allocator in _mapping(facts_of_it.pop("allocators", None)).items():
+            known = {name: value for name, value in _mapping(allocator).items() if name in ALLOCATOR_FACTS}
+            served[f"{label} {known}"] = {"arm": label, **known}
+        for name, value in _flat(facts_of_it):
+            facts.setdefault(name.replace("_", " "), []).append(value)
     terms = "".join(f"<dt>{_esc(n)}</dt><dd>{_esc('; '.join(dict.fromkeys(v)))}</dd>" for n, v in facts.items())
-    return Html(f'<dl class="facts">{terms}</dl>')
+    table = table_html(pd.DataFrame(list(served.values())), "The allocators") if served else ""
+    return Html(f'<dl class="facts">{terms}</dl>{table}')
+
+
+def _mapping(value: JsonValue) -> dict[str, JsonValue]:
+    return value if isinstance(value, dict) else {}
 
 
 def _flat(facts: Mapping[str, JsonValue], prefix: str = "") -> Iterable[tuple[str, str]]:
@@ -308,6 +327,8 @@ def _flat(facts: Mapping[str, JsonValue], prefix: str = "") -> Iterable[tuple[st
             yield from _flat(value, f"{prefix}{name} ")
         elif isinstance(value, list):
             yield prefix + name, ", ".join(map(str, value))
+        elif isinstance(value, bool):
+            yield prefix + name, "yes" if value else "no"
         else:
             yield prefix + name, str(value)
 

@@ -97,6 +97,22 @@ def test_findings_are_those_of_the_machine_that_measured(tmp_path: Path) -> None
     assert found == machine.checks(machine.Machine.model_validate({k: v for k, v in there.items() if k != "build"}))
 
 
+def test_provenance_is_short_and_names_every_allocator(tmp_path: Path) -> None:
+    trials, ledger = study(blocks=2), tmp_path / "study.jsonl"
+    allocator = {"version": "2.0.9", "linkage": "preload", "library": "/usr/lib/libmimalloc.so", "sha256": "ab12"}
+    facts = {"smaps_rollup": True, "allocators": {"mimalloc": allocator | {"layouts": []}}, "cpu": "A <fast> one"}
+    with store.Ledger(ledger) as writer:
+        writer.append(store.Provenance(id="p1", host="bench-1", started=trials[0].started, facts=facts))
+    text = page.provenance(rows(trials), ledger).text
+    assert "<dt>smaps rollup</dt><dd>yes</dd>" in text and "A &lt;fast&gt; one" in text and "layouts" not in text
+    assert text.count("<tr>") == 1 and all(f"<td>{value}</td>" in text for value in ("mimalloc", *allocator.values()))
+
+
+def test_reasons_that_differ_in_figures_alone_are_one() -> None:
+    reasons = [f"{n} other threads wanted to run on 2 core(s)" for n in (15, 18, 19)] + ["stolen CPU time 12 %"]
+    assert list(page._common(reasons)) == [f"{reasons[0]} (the like 3 times)", "stolen CPU time 12 %"]
+
+
 def test_rows_can_be_taken_away(table: pd.DataFrame) -> None:
     links = dict(
         re.findall(
