@@ -14,11 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from pydantic import Field, field_validator
 
-from hakmem import stats, workload
+from hakmem import stats
 from hakmem.figure import FAMILIES, Figure, Theme, panel
 from hakmem.plots import looks_of
 from hakmem.stats import BASELINE2, Interval
-from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters
+from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters, countable
 from hakmem.verdict import Word
 
 __all__ = ["FreePipelineSpec", "early", "frees", "judge", "misses", "published", "rooms", "table"]
@@ -56,9 +56,7 @@ class FreePipelineSpec(Parameters):
     @field_validator("counted")
     @classmethod
     def _countable(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for text in given:
-            workload.short_and_long(text)
-        return given
+        return countable(given)
 
     def campaign(self) -> CampaignSpec:
         """Return the sweep: OBSERVE speed-first and under Lean."""

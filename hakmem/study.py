@@ -151,7 +151,7 @@ class GateSpec(Parameters):
     """One gate, A against B: A is the gate's default, B each of `values` (None: all others that it takes).
 
     `under` sets further gates of both sides, such as LEAN: 1 for a gate that only Lean reads. `margin` is the change
-    that matters, as a fraction.
+    that matters, as a fraction. On `counted` the instructions of an operation are counted.
     """
 
     study: str = Field(default="gate_ab", pattern=STUDY)
@@ -159,9 +159,10 @@ class GateSpec(Parameters):
     values: tuple[str, ...] | None = None
     under: dict[str, str] = {}
     workloads: tuple[str, ...] = ("mixed:ws=400", "mixed:ws=100000", "larson", "pc")
+    counted: tuple[str, ...] = ("mixed:ws=400", "pc")
     margin: float = Field(default=0.01, gt=0, le=0.5)
 
-    @field_validator("values", "workloads", mode="before")
+    @field_validator("values", "workloads", "counted", mode="before")
     @classmethod
     def _lists(cls, given: object) -> list[object] | None:
         return None if given is None else _listed(given)
@@ -180,6 +181,11 @@ class GateSpec(Parameters):
     @classmethod
     def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(workload.names(given))
+
+    @field_validator("counted")
+    @classmethod
+    def _countable(cls, given: tuple[str, ...]) -> tuple[str, ...]:
+        return countable(given)
 
     @model_validator(mode="after")
     def _something_differs(self) -> Self:
@@ -248,9 +254,7 @@ class RebaseSpec(Parameters):
     @field_validator("counted")
     @classmethod
     def _countable(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        for text in given:
-            workload.short_and_long(text)
-        return given
+        return countable(given)
 
     @field_validator("workloads")
     @classmethod
@@ -278,6 +282,13 @@ class RebaseSpec(Parameters):
         same = self.model_dump(include={"study", "workloads", "blocks", "budget_minutes", "profile", "seed"})
         speed_first = {"lean": 0, "decommit": "FREE", "target_mb": 10}
         return CampaignSpec.checked({**same, **speed_first, "allocators": [self.named(), *builds, *others]})
+
+
+def countable(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that the instructions of workloads can be counted."""
+    for text in given:
+        workload.short_and_long(text)
+    return given
 
 
 def fixed(given: object) -> dict[str, str]:
