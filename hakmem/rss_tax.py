@@ -19,7 +19,7 @@ from hakmem.stats import BASELINE, BASELINE2
 from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters
 from hakmem.verdict import Word
 
-__all__ = ["PARTS", "TaxSpec", "bars", "judge", "maps", "parts", "published", "table"]
+__all__ = ["PARTS", "TaxSpec", "bars", "classes", "judge", "maps", "parts", "published", "table"]
 
 LIMIT = 5.0  # percent of the resident memory that may be unaccounted for
 LIVE_MB = 10.0  # with so much live
@@ -235,7 +235,7 @@ def bars(rows: pd.DataFrame) -> Figure:
         finding = "memory by what holds it"
         if len(told.dropna()):
             overhead = told["rss_mb"] - told["working set"] - told["program and libraries"]
-            finding = f"hakmem adds {overhead:.2f} MB to {told['working set']:.3g} MB of blocks and the program"
+            finding = f"hakmem adds {overhead:.2f} MB to {told['working set']:.2f} MB of blocks and the program"
         panels.append(panel(_bar_drawing(mine, looks), 1.9 + 0.34 * len(looks), f"{workload}: {finding}"))
     note = (
         "Medians over trials; the black bar is the whole, from least to most, as smaps_rollup has it. Each part is "
@@ -274,6 +274,59 @@ def _bar_drawing(mine: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, 
             for key, line in medians.loc[keys].iterrows()
         ]
         return "Resident memory: " + "; ".join(words) + "."
+
+    return draw
+
+
+def classes(rows: pd.DataFrame) -> Figure:
+    """Draw what hakmem's slabs hold, class by class, on the largest live set: a panel an arm, medians over trials."""
+    good = stats.usable(rows)
+    largest = _by_live(parts(rows))[-1]
+    mine = good[
+        (good["workload"] == largest)
+        & (good["role"] != "baseline2")
+        & good["extra"].map(lambda extra: "residency" in extra)
+    ]
+    looks, panels, tables = looks_of(mine), [], []
+    for arm, cell in mine.groupby("arm", sort=False):
+        key = BASELINE if (cell["role"] == "baseline").all() else str(arm)
+        found = [residency.of_json(extra, "a trial").places().reset_index() for extra in cell["extra"]]
+        medians = pd.concat(found).groupby("place", sort=False)[["resident_mb", "out_mb", "cached_mb"]].median()
+        held = pd.DataFrame(
+            {
+                "held by the program": medians["out_mb"] - medians["cached_mb"],
+                "thread caches": medians["cached_mb"],
+                "free in slabs": (medians["resident_mb"] - medians["out_mb"]).clip(lower=0),
+            }
+        )[medians["resident_mb"] > 0]
+        top = str(held.sum(axis=1).idxmax())
+        title = f"{looks[key].name}: {top} takes {held.loc[top].sum():.3g} of {held.to_numpy().sum():.3g} MB"
+        panels.append(panel(_class_drawing(held), 1.6 + 0.24 * len(held), title))
+        tables.append(held.reset_index().assign(arm=looks[key].name))
+    note = (
+        f"{largest}, median over trials. C0 are blocks of 16 bytes, Ck of up to 16 << k, M those above 2 KiB in slabs, "
+        "large those above 32 KiB."
+    )
+    return Figure("Slabs by class.", note, tuple(panels), pd.concat(tables, ignore_index=True))
+
+
+def _class_drawing(held: pd.DataFrame) -> Callable[[Axes, Theme], str]:
+    paints = {"held by the program": PAINTS["working set"]} | PAINTS
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        left = np.zeros(len(held))
+        for name in held.columns:
+            axes.barh(range(len(held)), held[name], left=left, height=0.62, color=paints[str(name)], label=name)
+            left += held[name].to_numpy()
+        axes.set_yticks(range(len(held)), [str(place) for place in held.index])
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("resident (MiB)")
+        axes.legend(fontsize=7, loc="lower right", frameon=True, facecolor=theme.paper, edgecolor=theme.grid)
+        return "; ".join(
+            f"{place} " + ", ".join(f"{name} {mb:.2g} MB" for name, mb in line.items())
+            for place, line in held.iterrows()
+        )
 
     return draw
 

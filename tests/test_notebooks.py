@@ -172,7 +172,7 @@ def test_every_megabyte_is_found(study: str, tmp_path: Path) -> None:
     assert word == "GO" and re.search(r"in \d+ trials with at least 10 MB live", sentences[0])
     touched = rss_tax.parts(rows).set_index("key").loc[["hakmem SS_PREWARM=TOUCH"]]
     assert (touched["empty slabs"] > 3).all()  # eight SuperSlabs, some of which nothing is in
-    assert text.count("<figure") == 3 and sentences[1].split(":")[0] in text and "This step failed" not in text
+    assert text.count("<figure") == 4 and sentences[1].split(":")[0] in text and "This step failed" not in text
 
 
 def test_blocks_are_followed_through_the_stages(study: str, tmp_path: Path) -> None:

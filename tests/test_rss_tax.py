@@ -86,6 +86,10 @@ def test_the_charts_show_every_arm(measured: pd.DataFrame) -> None:
     figure = rss_tax.bars(measured)
     assert len(figure.panels) == 2 and "hakmem adds" in figure.panels[1].alt
     assert all(name in figure.panels[1].alt for name in ("hakmem (A)", "DONTNEED 10 MB", "system", "thread caches"))
+    by_class = rss_tax.classes(measured)
+    assert len(by_class.panels) == 2 and "hakmem (A): C6 takes" in by_class.panels[0].alt
+    told = by_class.table[by_class.table["arm"] == "hakmem (A)"].set_index("place")
+    assert told.loc["C6", "held by the program"] > told.loc["C5", "held by the program"] > 0.5
     own, others = rss_tax.maps(measured)
     assert f"hakmem on {WORK}" in own.panels[0].alt and len(others.panels) == 3
     assert others.table["resident MB"].min() > 10
