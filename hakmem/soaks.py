@@ -190,7 +190,7 @@ def published(soaked: pd.DataFrame) -> dict[tuple[str, str], float | None]:
 def speed(rows: pd.DataFrame, ledger: Path) -> Figure:
     """Draw each soak's speed over its epochs, with its median and the range of eight epochs of ten behind the end."""
     soaked, seen = table(rows, ledger), _soaks(rows, ledger)
-    words = [f"{preset} CV {part['CV %'].astype(float).median():.2g} %" for preset, part in _by_preset(soaked)]
+    words = [f"{preset} CV {part['CV %'].astype(float).median():.2g}\u00a0%" for preset, part in _by_preset(soaked)]
     title = "Speed over time: " + ", ".join(words)
 
     def draw(axes: Axes, theme: Theme) -> str:

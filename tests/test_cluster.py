@@ -16,7 +16,7 @@ import psutil
 import pytest
 from test_campaign import plan
 
-from hakmem import campaign, paths, store
+from hakmem import campaign, paths, sample, store
 from hakmem.campaign import Plan
 from hakmem.errors import ClusterError
 
@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from hakmem import campaign, cluster, wire
 from hakmem.study import CampaignSpec
-spec, ledger, where, revision, *files = sys.argv[1:]
+spec, ledger, where, revision, settles, *files = sys.argv[1:]
 if revision:  # plan as another checkout would
     mine = cluster.offer
     def other(made, session):
@@ -34,9 +34,13 @@ if revision:  # plan as another checkout would
     cluster.offer = other
 if __name__ == "__main__":
     made = campaign.plan(CampaignSpec.model_validate_json(spec), ledger=Path(ledger), host="planner")
-    done = cluster.run(
-        campaign.on_cluster(made), wire.address(where, *map(Path, files)), local=where == wire.LOCAL
-    )
+    judge = None
+    if settles:  # judge as the campaign's own test does
+        sys.path.insert(0, {tests!r})
+        from test_campaign import Settles
+        judge = Settles(settles, at=3)
+    where, local = wire.address(where, *map(Path, files)), where == wire.LOCAL
+    done = cluster.run(campaign.on_cluster(made), where, local=local, judge=judge)
     print(done.model_dump_json())
 """
 Process = subprocess.Popen[str]
@@ -60,11 +64,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.communicate()
 
 
-def planner(start: Start, folder: Path, made: Plan, where: str, *files: Path, revision: str = "") -> Process:
+def planner(
+    start: Start, folder: Path, made: Plan, where: str, *files: Path, revision: str = "", settles: str = ""
+) -> Process:
+    """Plan and deal out in a process of its own: of another revision, or until a workload is called decided."""
     script = folder / "planner.py"
-    script.write_text(PLANNER)
+    script.write_text(PLANNER.replace("{tests!r}", repr(str(Path(__file__).parent))))
     spec = made.spec.model_dump_json()
-    return start(sys.executable, str(script), spec, str(made.ledger), where, revision, *map(str, files))
+    return start(sys.executable, str(script), spec, str(made.ledger), where, revision, settles, *map(str, files))
 
 
 def worker(start: Start, address: str, host: str, *options: str) -> Process:
@@ -141,15 +148,21 @@ def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(tmp_path: Path
     assert judged.word != "NO-GO"  # a lost worker is not held against an arm
 
 
-def test_a_worker_of_this_host_is_started_for_local(tmp_path: Path, start: Start) -> None:
-    made = plan(tmp_path, blocks=1, workloads=["ramp:n=2000,churn_ops=100", "idle:burst_mb=5,idle_ms=300"])
-    out, _ = planner(start, tmp_path, made, "local").communicate(timeout=200)
-    assert campaign.Done.model_validate_json(out).measured >= made.trials
+def test_local_starts_a_worker_here_and_adds_blocks_until_decided(tmp_path: Path, start: Start) -> None:
+    few = {"allocators": ["hakmem"], "decommit": ["OFF"], "target_mb": [10], "blocks": 2, "until_decided": True}
+    works = ["mixed:ws=50,cycles=20000", "idle:burst_mb=5,idle_ms=100.0"]
+    made = plan(tmp_path, workloads=works, **few)
+    planning = planner(start, tmp_path, made, "local", settles=works[0])
+    done = campaign.Done.model_validate_json(planning.communicate(timeout=200)[0])
     rows = campaign.rows(campaign.on_cluster(made))
-    assert set(rows["host"]) == {"planner"} and set(rows["status"]) == {"ok"}
+    assert set(rows["host"]) == {"planner"} and set(rows["status"]) == {"ok"} and len(rows) == done.measured
+    planned = rows[rows["block"] < made.looks[-1]].groupby("workload")["block"].nunique()
+    assert dict(planned) == {works[0]: 3, works[1]: 2} and done.undecided == ()
     assert campaign.on_cluster(made).to_measure == campaign.counted(made.on("planner")).to_measure == 0  # alone, too
     series = rows["series"].dropna()
-    assert len(series) >= 1 and all((tmp_path / one).is_file() for one in series)  # they crossed over too
+    if sample.use(1):
+        assert len(series) >= 1
+    assert all((tmp_path / one).is_file() for one in series)  # they crossed over too
 
 
 def test_a_worker_that_would_measure_something_else_does_not_join(tmp_path: Path, start: Start) -> None:

@@ -1,3 +1,4 @@
+import ast
 import json
 import os
 import resource
@@ -330,3 +331,14 @@ def test_a_ledger_of_an_older_schema_is_read_and_left_alone(tmp_path: Path) -> N
 
 def test_every_older_schema_has_a_step_to_the_next() -> None:
     assert sorted(store.MIGRATIONS) == list(range(1, store.SCHEMA))
+
+
+def test_nothing_that_is_stored_is_pickled() -> None:
+    """Ledgers, traces and series are data: no module can make or read anything else."""
+    for file in Path(store.__file__).parent.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        named = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not imported & {"pickle", "cloudpickle", "marshal", "shelve", "dill", "joblib"}, file
+        assert not named & {"read_pickle", "to_pickle", "allow_pickle"}, file
