@@ -255,7 +255,9 @@ def _show(told: dict[str, Any]) -> None:
         ("threads, slots", f"{told['threads']}, {told['slots']:,}"),
         ("peak live", f"{told['peak_bytes']:,} bytes in {told['peak_blocks']:,} blocks"),
         ("live at the end", f"{told['end_bytes']:,} bytes"),
+        ("live bytes, events", portrait.bars(told["live_curve"])),
         ("sizes (bytes)", _plain(told["size_quantiles"])),
+        (f"sizes {_octaves(told['size_octaves'])}", portrait.bars(list(told["size_octaves"].values()))),
         ("lifetimes (allocations)", _plain(told["lifetime_quantiles"])),
         ("frees by another thread", f"{100 * told['cross_thread_share']:.3g} %"),
         ("never freed", f"{100 * told['never_freed_share']:.3g} % of the blocks"),
@@ -263,6 +265,12 @@ def _show(told: dict[str, Any]) -> None:
         ("sha256", told["sha256"]),
     ]
     console.table(["trace", ""], [row for row in rows if row[1]])
+
+
+def _octaves(counts: dict[str, int]) -> str:
+    """Name what a histogram spans: its octaves, one character each."""
+    lows = [int(low) for low in counts]
+    return f"{portrait.bytes_in_words(lows[0])} to {portrait.bytes_in_words(2 * max(1, lows[-1]))}" if lows else ""
 
 
 def _plain(values: dict[str, Any]) -> str:

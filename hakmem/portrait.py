@@ -1,5 +1,6 @@
 """What a trace looks like: a summary in figures, and charts of sizes, lifetimes, live bytes and sharing."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,10 @@ from hakmem.events import Counts, Shape
 from hakmem.figure import FAMILIES, Figure, Panel, Theme, panel
 from hakmem.trace import Trace
 
-__all__ = ["bytes_in_words", "charts", "count_in_words", "summary"]
+__all__ = ["bars", "bytes_in_words", "charts", "count_in_words", "summary"]
 
+LEVELS = 48
+BARS = "▁▂▃▄▅▆▇█"
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
 COUNTS = ((10**9, "G"), (10**6, "M"), (10**3, "k"), (1, ""))
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
@@ -51,6 +54,8 @@ def summary(of: Trace, shape: Shape | None = None) -> dict[str, Any]:
         "peak_bytes": found.peak_bytes,
         "peak_blocks": found.peak_blocks,
         "end_bytes": int(found.live_bytes[-1]) if header.events else 0,
+        "live_curve": _levels(found),
+        "size_octaves": _octaves(found.sizes),
         "cross_thread_share": found.cross_frees / found.frees if found.frees else 0.0,
         "never_freed_share": float(found.joint[:, -1].sum() / max(1, found.joint.sum())),
     }
@@ -76,6 +81,27 @@ def charts(of: Trace, shape: Shape | None = None) -> Figure:
     made_by = " ".join(origin.command) if origin.command else f"{origin.kind} by {origin.generator}"
     note = f"{made_by}: {told['events']:,} events, {told['threads']} thread(s); lifetimes count allocations meanwhile."
     return Figure(f"The trace {of.path.name}", note, panels, table)
+
+
+def _levels(found: Shape) -> list[int]:
+    """Return the largest live bytes in each of at most `LEVELS` equal parts of the trace."""
+    parts = np.array_split(found.live_bytes, min(LEVELS, len(found.live_bytes)))
+    return [int(part.max()) for part in parts]
+
+
+def _octaves(counts: Counts) -> dict[str, int]:
+    """Count allocations from each power of two on, from the smallest used one to the largest."""
+    lows = events.bucket_lows()[:-1]
+    octaves = np.array([int(low).bit_length() for low in lows.tolist()])
+    by_octave = np.bincount(octaves, weights=counts).astype(int)
+    used = np.flatnonzero(by_octave)
+    return {str(2**at // 2): int(by_octave[at]) for at in range(used[0], used[-1] + 1)} if len(used) else {}
+
+
+def bars(values: Sequence[float]) -> str:
+    """Draw values as a line of blocks: ``▁▄█``."""
+    most = max(values, default=0)
+    return "".join(BARS[round(7 * value / most)] if value else " " for value in values) if most else ""
 
 
 def _quantiles(counts: Counts) -> dict[str, int]:

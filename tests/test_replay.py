@@ -118,6 +118,15 @@ def test_the_trace_adds_nothing_to_the_memory_that_is_measured(native: Build, tm
     assert long - short < 700
 
 
+def test_a_replay_of_mixed_peaks_within_300_kb_of_the_driver(native: Build, tmp_path: Path) -> None:
+    generate.make("mixed", generate.checked("mixed", {"cycles": 200_000}), tmp_path / "x.trace")
+    driver = [native.driver("random_mixed", "system"), "200000", "--json"]
+    said = [subprocess.run(driver, capture_output=True, text=True, check=True).stdout for _ in range(3)]
+    plain = min(json.loads(lines.splitlines()[-1])["peak_rss_kb"] for lines in said)
+    replayed = min(result(native, tmp_path / "x.trace")["peak_rss_kb"] for _ in range(3))
+    assert replayed - plain < 300
+
+
 @pytest.mark.parametrize("name", ["phases", "larson", "thread_churn"])
 def test_a_short_trace_is_replayed_again_from_a_heap_without_it(native: Build, tmp_path: Path, name: str) -> None:
     path = tmp_path / "x.trace"

@@ -24,8 +24,10 @@ def call(folder: Path, *words: str | Path, status: int = 0) -> subprocess.Comple
 
 def test_make_look_convert_and_run(tmp_path: Path) -> None:
     made = call(tmp_path, "trace", "make", "server", "threads=2", "events=20k", "max=64KiB", "-o", "s.trace.zst")
-    assert "events   " in made.stdout and "workload trace:s.trace.zst" in made.stdout
+    assert "events   " in made.stdout and re.search(r"live bytes, events +[▁-█ ]{20}", made.stdout)
+    assert re.search(r"sizes \d+ B to \d+ KiB +[▁-█ ]{5}", made.stdout) and "workload trace:s.trace.zst" in made.stdout
     told = json.loads(call(tmp_path, "trace", "info", "s.trace.zst", "--json").stdout)
+    assert sum(told["size_octaves"].values()) == told["ops"]["malloc"] and max(told["live_curve"]) <= told["peak_bytes"]
     assert told["events"] == 20_000 and told["origin"]["parameters"]["max"] == 65536 and told["threads"] == 2
     assert told == portrait.summary(trace.read(tmp_path / "s.trace.zst")) | {"file": "s.trace.zst"}
     call(tmp_path, "trace", "convert", "s.trace.zst", "s.trace")

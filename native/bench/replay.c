@@ -18,7 +18,7 @@
 
 enum {
     WINDOW = 16384,      /* events that threads share; fewer than a turn can tell apart */
-    WINDOW_ALONE = 4096, /* of a single thread: stays in its cache */
+    WINDOW_ALONE = 2048, /* of a single thread: stays in its cache */
     TURN_SHIFT = 48,
     SPINS = 2000
 };

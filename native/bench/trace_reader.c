@@ -1,4 +1,4 @@
-/* Reads traces for replay.c: the whole file is checked before anything runs, through a window of 64 KiB. */
+/* Reads traces for replay.c: the whole file is checked before anything runs, through a window of 32 KiB. */
 #include "trace_reader.h"
 
 #include "bench.h"
@@ -19,7 +19,7 @@ uint64_t all_ops, timed_ops;
 
 static const char *path;
 static int file = -1;
-static trace_event window[4096];
+static trace_event window[2048];
 
 static uint32_t crc_table[8][256];
 
