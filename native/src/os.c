@@ -16,6 +16,10 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifdef HAK_UNDER_QEMU /* takes the old place for unmapped in spite of DONTUNMAP: an unknown flag is refused, and the caller copies */
+#undef MREMAP_DONTUNMAP
+#define MREMAP_DONTUNMAP 64
+#endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
 #endif

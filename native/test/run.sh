@@ -1,6 +1,7 @@
 #!/bin/sh
 # run.sh OUT VARIANT/TEST...: runs C tests, each under several gates, as many at once as there are cores (JOBS=n); a line a run, a
 # summary, non-zero status if any failed. Gates may be set from outside: HAKMEM_SS_MEM_LEAN=1 make -C native test
+# RUN_WITH: what runs the programs, if not the kernel itself
 limit=${TEST_TIMEOUT:-300}
 
 one() { # one LABEL PROGRAM [GATE=value...]
@@ -8,7 +9,7 @@ one() { # one LABEL PROGRAM [GATE=value...]
     program=$2
     shift 2
     log=$(mktemp)
-    env "$@" timeout "$limit" "$program" >"$log" 2>&1
+    env "$@" timeout "$limit" $RUN_WITH "$program" >"$log" 2>&1
     status=$?
     if [ $status -eq 0 ]; then
         said="ok     $label ($(grep -c '^ok ' "$log") checks$(sed -n 's/^skip \(.*\)/; skipped \1/p' "$log"))"
