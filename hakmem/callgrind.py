@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hakmem import paths, progress, run, workload
+from hakmem import progress, run, workload
 from hakmem.arms import Arm
 from hakmem.build import Build
 from hakmem.errors import TrialFailed
@@ -175,8 +175,7 @@ def of_allocator(arm: Arm, place: Place) -> bool:
     """
     file = Path(place.object).name
     if file.startswith("bench_"):
-        source = Path(os.path.normpath(place.source))
-        return arm.allocator.linkage == "linked" and source.parent != paths.root() / "native" / "bench"
+        return arm.allocator.linkage == "linked" and _folder(place) != "bench"
     if place.object == UNKNOWN or file.startswith(CLIB):
         mine = arm.allocator.name == "system" or place.object == UNKNOWN
         return mine and ALLOCATES.match(place.function) is not None
@@ -185,7 +184,13 @@ def of_allocator(arm: Arm, place: Place) -> bool:
 
 def room(place: Place) -> str:
     """Name the room of hakmem that an instruction stands in: `tcache` for tcache.c and tcache.h."""
-    source = Path(os.path.normpath(place.source))
+    source = Path(place.source)
     if source.name == "hakmem_inline.h":
         return "fast path"
-    return source.stem if source.parent == paths.root() / "native" / "src" else "other"
+    return source.stem if _folder(place) == "src" else "other"
+
+
+def _folder(place: Place) -> str:
+    """Return the folder below `native` that a source lies in: builds name their sources `native/...` wherever they are made."""
+    parts = Path(os.path.normpath(place.source)).parts
+    return parts[-2] if parts[-3:-2] == ("native",) else ""

@@ -28,7 +28,7 @@ def show_residency(
     rows: Annotated[int, typer.Option(min=1, help="SuperSlabs drawn in the terminal.")] = atlas.ROWS,
     as_json: console.Json = False,
 ) -> None:
-    """Show which SuperSlabs and slabs are resident, by class and fill.
+    """Show which SuperSlabs and slabs of a process are resident, by class and fill.
 
     A process shows itself while it runs over hakmem with HAKMEM_STATS_LIVE=/a/directory; HAKMEM_STATS_JSON=/a/file
     writes the same at its exit.
