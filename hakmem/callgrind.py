@@ -191,6 +191,6 @@ def room(place: Place) -> str:
 
 
 def _folder(place: Place) -> str:
-    """Return the folder below `native` that a source lies in: builds name their sources `native/...` wherever they are made."""
+    """Return the folder below `native` that a source lies in: builds call their sources `native/...` anywhere."""
     parts = Path(os.path.normpath(place.source)).parts
     return parts[-2] if parts[-3:-2] == ("native",) else ""
