@@ -196,7 +196,7 @@ def over_time(samples: pd.DataFrame, name: str) -> Figure:
     Parameters
     ----------
     samples : DataFrame
-        From `residency.Sampler.frame`.
+        From `live.Sampler.frame`.
     name : str
         Of the program.
     """

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from hakmem import atlas, console, residency
+from hakmem import atlas, console, live, residency
 from hakmem.errors import BadParameter
 from hakmem.figure import Figure
 from hakmem.residency import Residency
@@ -40,7 +40,7 @@ def show_residency(
     if seconds:
         _watch(int(target), seconds, output, as_json)
         return
-    found = residency.read(target)
+    found = live.read(target)
     if output is not None:
         _draw([atlas.slabs(found)], output, f"Residency of process {found.pid}")
     console.emit(found.dump(), as_json, lambda: _tell(found, rows), lambda: _next(found, output))
@@ -86,8 +86,8 @@ def _next(found: Residency, output: Path | None) -> None:
 
 def _watch(pid: int, seconds: float, output: Path | None, as_json: bool) -> None:
     """Sample a running process until the time is over or it ends."""
-    page = residency.find(pid)
-    sampler = residency.Sampler(page.path.parent)
+    page = live.find(pid)
+    sampler = live.Sampler(page.path.parent)
     last, begin = page.residency(), time.monotonic()
     with tqdm(desc=f"process {pid}", total=seconds, unit=" s", disable=None, delay=1, file=sys.stderr) as bar:
         while (now := time.monotonic() - begin) < seconds and page.alive():

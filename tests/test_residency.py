@@ -1,115 +1,21 @@
-"""The page of real processes, their statistics at exit, and that both tell the same."""
+"""What processes write at their exit, decoded."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from hakmem import residency, run
+from hakmem import residency
 from hakmem.build import Build
 from hakmem.build import build as compile_native
-from hakmem.errors import BadParameter
-from hakmem.residency import PLACES, Page, Sampler
 
 
 @pytest.fixture(scope="module")
 def native() -> Build:
     return compile_native()
-
-
-def soak(native: Build, folder: Path, *arguments: str, **gates: str) -> tuple[list[str], dict[str, str]]:
-    command = [str(native.driver("soak", "hakmem")), "--ws=20000", *(arguments or ("--seconds=100",))]
-    return command, {"HAKMEM_STATS_LIVE": str(folder), "HAKMEM_STATS_JSON": str(folder / "end.json"), **gates}
-
-
-@contextmanager
-def running(native: Build, folder: Path, **gates: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A soak that has filled its slots."""
-    command, env = soak(native, folder, **gates)
-    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as child:
-        try:
-            while not (folder / f"hakmem.{child.pid}").exists() or residency.find(child.pid).resident_mb().sum() < 5:
-                time.sleep(0.02)
-            yield child
-        finally:
-            child.kill()
-
-
-def end(child: subprocess.Popen[bytes]) -> None:
-    child.send_signal(signal.SIGTERM)  # a soak ends in order
-    assert child.wait() == 0
-
-
-def test_page_and_statistics_at_exit_tell_what_a_process_holds(native: Build, tmp_path: Path) -> None:
-    with running(native, tmp_path) as child:
-        child.send_signal(signal.SIGSTOP)
-        live = residency.read(str(child.pid))
-        assert live.state == "running" and live.pid == child.pid and live.build == "standard"
-        places = live.places()
-        assert list(places.index) == [place for place in PLACES if place in places.index]
-        # About 10,000 blocks of 16..1039 bytes, rounded up, and what the caches hold beside them.
-        assert live.cached is not None and places["cached_mb"].sum() > 0.05
-        held = (places["out_mb"] - places["cached_mb"])[[f"C{c}" for c in range(8)]].sum()
-        assert held == pytest.approx(10_000 * 540 / 2**20, rel=0.05)
-        assert (places["resident_mb"] >= places["out_mb"] - 0.1).drop("large").all()
-        metadata = live.metadata.set_index("name")
-        assert 0 < metadata.loc["unit records", "resident_kb"] < metadata.loc["unit records", "kb"]
-        assert live.counters["refill_slab"] > 0 and live.counters["threads"] == 1
-        child.send_signal(signal.SIGCONT)
-        end(child)
-        assert not (tmp_path / f"hakmem.{child.pid}").exists()
-    told = json.loads((tmp_path / "end.json").read_text())
-    assert told["pid"] == child.pid and told["peak_rss_kb"] > 6000
-    after = residency.read(str(tmp_path / "end.json"))
-    assert after.state == "ended" and after.counters["refill_slab"] >= live.counters["refill_slab"]
-    summed = {place: 0.0 for place in after.places().index}
-    octaves = (*(f"C{c}" for c in range(8)), "M")
-    for each in told["residency"]["classes"]:
-        summed[octaves[each["octave"]]] += each["bytes_resident"] / 2**20
-    for place, mb in summed.items():
-        if place in octaves:  # what C sums up and what is decoded from the words
-            assert after.places()["resident_mb"][place] == pytest.approx(mb)
-    assert after.cached is not None and after.cached["blocks"].sum() > 0
-
-
-def test_a_page_of_a_killed_process_is_left_behind(native: Build, tmp_path: Path) -> None:
-    with running(native, tmp_path) as child:
-        path = tmp_path / f"hakmem.{child.pid}"
-        assert Page(path).alive()
-    found = residency.read(str(path))
-    assert found.state == "left behind" and found.places()["resident_mb"].sum() > 5 and found.cached is None
-
-
-def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(native: Build, tmp_path: Path) -> None:
-    with running(native, tmp_path) as child:
-        path = tmp_path / f"hakmem.{child.pid}"
-        data = path.read_bytes()
-    begin, _, rest = data.partition(f'"pid":{child.pid},'.encode())
-    path.write_bytes(begin + f'"pid":{os.getpid()},'.encode() + rest)
-    assert not Page(path).alive()
-    with pytest.raises(BadParameter, match=f"process {os.getpid()} shows no page: start it with HAKMEM_STATS_LIVE"):
-        residency.read(str(os.getpid()))
-
-
-def test_residency_is_sampled_while_a_child_runs(native: Build, tmp_path: Path) -> None:
-    command = [str(native.driver("phases", "hakmem")), "1", "--grow-mb=20", "--work-ms=100", "--shrink-mb=1"]
-    gates = {"HAKMEM_SS_MEM_LEAN": "1", "HAKMEM_SS_MEM_LEAN_DECOMMIT": "DONTNEED", "HAKMEM_STATS_LIVE": str(tmp_path)}
-    sampler = Sampler(tmp_path)
-    done = run.execute(command, run.environment(gates), timeout_s=120, tick=sampler.tick, tick_s=0.01)
-    assert done.status == "ok", done.stderr_tail
-    samples = sampler.frame()
-    assert list(samples.columns) == ["t_s", *PLACES] and samples["t_s"].is_monotonic_increasing
-    total = samples[list(PLACES)].sum(axis=1)
-    assert total.max() > 15 and total.iloc[-1] < total.max() / 2  # Lean gives back, class by class
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_direct_mappings_and_larger_blocks_have_places(native: Build, tmp_path: Path) -> None:
@@ -118,35 +24,16 @@ def test_direct_mappings_and_larger_blocks_have_places(native: Build, tmp_path: 
     env = {"LD_PRELOAD": str(native.libs["libhakmem.so"]), "HAKMEM_STATS_JSON": str(tmp_path / "%p.json")}
     subprocess.run([sys.executable, "-c", code], env=env, check=True)
     [path] = tmp_path.iterdir()
-    found = residency.read(str(path)).places()
+    found = residency.of_json(json.loads(path.read_text()), str(path)).places()
     assert found.loc["direct", "out_mb"] >= 5 and found.loc["direct", "resident_mb"] >= 5
     assert found.loc["large", "out_mb"] * 2**20 >= 100_000
 
 
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (b"", "neither a live page nor statistics at exit"),
-        (b"{}", "holds no residency of hakmem"),
-        (b'{"residency":{"classes":[],"map":[[1,2]],"page":4096,"superslab":2097152,"metadata":{}}}', "holds no resid"),
-        (b'{"hakmem_live":1', "no live page of hakmem"),
-        (b'{"hakmem_live":2}\0', "page of version 2; this hakmem reads version 1"),
-        (b'{"hakmem_live":1}\0', "no live page of hakmem"),
-    ],
-)
-def test_another_file_is_refused_in_words(tmp_path: Path, content: bytes, says: str) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(content)
-    with pytest.raises(BadParameter, match=says):
-        residency.read(str(path))
-    with pytest.raises(BadParameter, match="neither the number of a process nor a file: No such file"):
-        residency.read(str(tmp_path / "nothing"))
-
-
 def test_a_dump_is_plain_json(native: Build, tmp_path: Path) -> None:
-    command, env = soak(native, tmp_path, "--seconds=0.05")
-    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL)
-    found = residency.read(str(tmp_path / "end.json"))
+    path = tmp_path / "end.json"
+    command = [str(native.driver("soak", "hakmem")), "--ws=20000", "--seconds=0.05"]
+    subprocess.run(command, env={"HAKMEM_STATS_JSON": str(path)}, check=True, stdout=subprocess.DEVNULL)
+    found = residency.of_json(json.loads(path.read_text()), str(path))
     told = json.loads(json.dumps(found.dump(), allow_nan=False))
     assert pd.DataFrame(told["units"])["resident_kb"].sum() == found.units["resident_kb"].sum() > 0
     assert [each["place"] for each in told["places"]] == list(found.places().index)
