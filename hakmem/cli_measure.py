@@ -296,7 +296,8 @@ def _command(made: Build, arm: arms.Arm, work: workload.Workload) -> str:
         argv = (_short(made.driver(work.driver, arm.allocator.flavour)), *work.args)
     preload = {"LD_PRELOAD": str(arm.allocator.library)} if arm.allocator.library else {}
     settings = [f"{name}={shlex.quote(value)}" for name, value in {**arm.gates, **preload}.items()]
-    return " ".join([*settings, shlex.join(argv)])
+    note = [f" # within a memory cgroup of {work.memory_mb} MB"] if work.memory_mb else []
+    return " ".join([*settings, shlex.join(argv), *note])
 
 
 def _short(path: Path) -> str:
