@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from hakmem import container
+
 ROOT = Path(__file__).parents[1]
 NATIVE = ROOT / "native"
 OUT = ROOT / "build" / "native"
@@ -385,3 +387,37 @@ def test_linked_drivers_carry_the_allocator_for_libc_too(flavour: str) -> None:
     listed = subprocess.run(["nm", "-D", "--defined-only", program], capture_output=True, text=True, check=True).stdout
     exported = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
     assert {"malloc", "free", "calloc", "realloc"} <= exported
+
+
+# ---- memory pressure ----
+
+FREED_THEN_MORE = """
+import mmap, re
+def lazy_kb():
+    return int(re.search(r"LazyFree: +([0-9]+)", open("/proc/self/smaps_rollup").read())[1])
+blocks = [bytes(600) for _ in range(90_000)]
+del blocks
+before = lazy_kb()
+more = mmap.mmap(-1, 60 << 20)
+for at in range(0, len(more), 4096):
+    more[at] = 1
+print(before, lazy_kb())
+"""
+
+
+@pytest.mark.parametrize("decommit", ["FREE", "OFF"])
+def test_lazily_freed_pages_are_there_for_whoever_needs_them(decommit: str) -> None:
+    """60 MB more in a cgroup of 100 MB, after 57 MB were freed: the kernel finds them, or kills who kept them."""
+    if why := container.why_not():
+        pytest.skip(why)
+    gates = {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": decommit, "HAKMEM_SS_LEAN_CPU_PERMILLE": "1000"}
+    preloaded = ["/usr/bin/env", f"LD_PRELOAD={LIBRARY}", sys.executable, "-c", FREED_THEN_MORE]
+    with container.limit(100) as group:
+        done = run([*container.entering(group), *preloaded], gates, library=None)
+    if decommit == "OFF":
+        assert done.returncode == -9
+        return
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    assert before > 40_000
+    assert after < before - 10_000  # as many as were needed
