@@ -52,7 +52,7 @@ def test_instructions_are_drawn_and_told() -> None:
 
 def test_the_drivers_and_the_recorded_traces_are_asked() -> None:
     spec = RebaseSpec.checked({})
-    assert {"mixed:ws=400", "larson", "trace:data/traces/node.trace.zst"} <= set(spec.workloads)
+    assert {"mixed:ws=400", "larson", "trace:data/traces/node.trace.zst,repeat=10"} <= set(spec.workloads)
     assert sum(name.startswith("trace:") for name in spec.workloads) == len(list(paths.traces().glob("*.trace.zst")))
     with pytest.raises(BadParameter, match="workload 'idle' has no length to grow"):
         RebaseSpec.checked({"counted": "idle"})
