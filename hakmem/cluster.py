@@ -96,7 +96,10 @@ def _listening(where: Address, local: bool, session: "_Dealer", scratch: str) ->
             security=where.security,
         )
     except RuntimeError as error:
-        raise ClusterError(f"cannot listen at {where.url}: {error.__cause__ or error}") from error
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # distributed wraps what the kernel said
+            cause = cause.__cause__
+        raise ClusterError(f"cannot listen at {where.url}: {cause}") from error
     with cluster, Client(cluster, security=where.security) as client:
         client.set_metadata(OFFER, session.offer.model_dump_json())
         client.subscribe_topic(session.offer.session, lambda event: session.inbox.put(_Sent(*event[1])))

@@ -176,6 +176,15 @@ def test_a_worker_that_would_measure_something_else_does_not_join(tmp_path: Path
     assert not made.ledger.exists() or trials(made.ledger).empty
 
 
+def test_an_address_that_is_taken_is_an_error(tmp_path: Path, start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        planning = planner(start, tmp_path, plan(tmp_path, blocks=1), address)
+        assert planning.wait(timeout=120) != 0
+    last = (tmp_path / "0.err").read_text().strip().rpartition("\n")[2]
+    assert f"ClusterError: cannot listen at {address}: " in last and "in use" in last
+
+
 def certificates(folder: Path) -> tuple[Path, Path, Path]:
     """Make an authority and a certificate for 127.0.0.1."""
     if shutil.which("openssl") is None:
