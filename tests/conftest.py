@@ -16,7 +16,7 @@ for name in set(os.environ) - {"HAKMEM_FLEETBENCH"}:  # where tests find publish
 os.environ["MPLBACKEND"] = "Agg"
 # Tests take turns among themselves: what else is measured on this host neither waits for them nor keeps them waiting.
 LOCKS = tempfile.TemporaryDirectory(prefix="hakmem-locks-")
-os.environ["HAKMEM_LOCK_DIR"] = LOCKS.name
+os.environ["WORKBENCH_LOCK_DIR"] = LOCKS.name
 
 # No deadline: the time a test takes says nothing on a shared machine.
 settings.register_profile("hakmem", deadline=None, derandomize=True)

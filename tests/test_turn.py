@@ -97,7 +97,7 @@ def test_the_files_serve_every_user(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_lock_that_cannot_be_opened_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(turn.DIRECTORY, str(tmp_path / "none"))
-    with pytest.raises(HakmemError, match="cannot take turns .*none.*HAKMEM_LOCK_DIR"), turn.taken():
+    with pytest.raises(HakmemError, match="cannot take turns .*none.*WORKBENCH_LOCK_DIR"), turn.taken():
         pass
     (tmp_path / turn.QUEUE).symlink_to(tmp_path / "elsewhere")  # somebody else's trap
     monkeypatch.setenv(turn.DIRECTORY, str(tmp_path))
