@@ -313,7 +313,11 @@ def at_rest(rows: pd.DataFrame) -> Figure:
             found, cut = whole[key], whole[key].estimate > edge
             if not cut:
                 axes.errorbar(found.estimate, y, xerr=_reach(found), color=theme.ink, elinewidth=1.1, capsize=2.5)
-            where = (0.98 * edge, "right", theme.paper) if cut else (min(found.high, 0.8 * edge), "left", theme.ink)
+            where = (
+                (0.98 * edge, "right", theme.paper)
+                if cut
+                else (min(found.high, 0.8 * edge) + 0.015 * edge, "left", theme.ink)
+            )
             says = f"{found.estimate / 1024:.3g} MiB" + (" →" if cut else "")
             axes.text(where[0], y, f" {says} ", ha=where[1], va="center", fontsize=8, color=where[2])
         axes.set_xlim(0, edge)
