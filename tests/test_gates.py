@@ -259,7 +259,7 @@ def test_the_page_shows_every_gate_and_profile_once_as_a_row() -> None:
         assert page.count(f"\n| `{profile.name}` | ") == 1
 
 
-@pytest.mark.parametrize("value", ["/tmp/stats.%p.json", "2", ""])
+@pytest.mark.parametrize("value", ["/run/stats.%p.json", "2", ""])
 def test_a_file_gate_takes_a_path_or_a_descriptor(value: str) -> None:
     assert gates.canonical({"STATS_JSON": value}) == {"HAKMEM_STATS_JSON": value}
 
@@ -269,8 +269,8 @@ def test_a_file_gate_takes_a_path_or_a_descriptor(value: str) -> None:
     [
         ("STATS_JSON", "stats.json"),
         ("STATS_JSON", "-1"),
-        ("STATS_JSON", '/tmp/a"b'),
-        ("STATS_JSON", "/tmp/a\nb"),
+        ("STATS_JSON", '/run/a"b'),
+        ("STATS_JSON", "/run/a\nb"),
         ("STATS_JSON", "/" + "x" * 1000),
         ("STATS_LIVE", "3"),
         ("STATS_LIVE", "here"),

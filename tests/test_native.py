@@ -320,7 +320,7 @@ def test_valgrind_finds_nothing(name: str) -> None:
         ("HAKMEM_SS_MEM_LEAN_TARGET_MB", "99999999999999999999", ("1", "1048576")),
         ("HAKMEM_STATS_JSON", "stats.json", ("an absolute path", "descriptor")),
         ("HAKMEM_STATS_LIVE", "3", ("the absolute path of a directory",)),
-        ("HAKMEM_STATS_LIVE", '/tmp/"', ("the absolute path of a directory",)),
+        ("HAKMEM_STATS_LIVE", '/run/"', ("the absolute path of a directory",)),
         ("HAKMEM_PROFILE", "FASTEST", ("MIXED_TINYV3_C7_SAFE", "MIXED_TINYV3_C7_BALANCED")),
     ],
 )
