@@ -31,7 +31,7 @@ GATES = {
     "lean-whole-slabs": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "DONTNEED", "HAKMEM_SS_PARTIAL_RELEASE": "0"},
 }
 EXPECT = re.compile(r'// expect: (at once|by flush) "(.+)"\n')
-ADDRESS = r": pointer 0x[0-9a-f]+, (class \d+ B|no class)\n"
+ADDRESS = r": pointer (0x[0-9a-f]+|\(nil\)), (class \d+ B|no class)\n"
 
 
 @pytest.fixture(scope="session", autouse=True)

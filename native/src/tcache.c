@@ -86,7 +86,9 @@ static void push_pending(unsigned c) {
 #if HAK_CHECKS
     block *q = hak_tls.pending[c];
     if (q == &hak_poison) return;
-    if (q->mac != hak_secret) hak_fatal("double free, or written to after it was freed", q, hak_class[c].size);
+    if (q->mac != hak_secret) /* linked or handed out meanwhile, or else its words are the program's */
+        hak_fatal(q->mac == 0 || hak_block_looks_free(q) ? "double free" : "double free, or written to after it was freed", q,
+                  hak_class[c].size);
     hak_tls.pending[c] = &hak_poison;
     push(q, c);
 #else
