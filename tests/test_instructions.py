@@ -24,7 +24,13 @@ TARGETS = [f"lib/{name}" for name in ("libhakmem.so",)] + [
 COMPILERS = list(dict.fromkeys([os.environ.get("CC", "gcc"), "gcc", "clang"]))
 OFF = {  # not their defaults, and each off on the way that a malloc or free takes
     "dumps": ["SS_OS_STATS=1", "TINY_MEM_DUMP=1", "SS_STATS_DUMP=1", "WARM_POOL_STATS=1"],
-    "lean-details-without-lean": ["SS_MEM_LEAN_DECOMMIT=DONTNEED", "SS_MEM_LEAN_TARGET_MB=1", "SS_LEAN_DECAY_MS=1"],
+    "lean-details-without-lean": [
+        "SS_MEM_LEAN_DECOMMIT=DONTNEED",
+        "SS_MEM_LEAN_TARGET_MB=1",
+        "SS_LEAN_DECAY_MS=1",
+        "SS_LEAN_CACHE_IDLE_MS=1",
+        "SS_LEAN_BACKGROUND_MS=1",
+    ],
     "superslabs": ["SS_PREWARM=OFF", "SS_EMPTY_RESERVE=2", "SS_CACHE_GLOBAL=8", "SS_SIZE_KB=512", "HUGE_PAGES=NEVER"],
     "route": ["ALLOC_PASSDOWN_SSOT=1"],
     "statistics": [f"STATS_LIVE={tempfile.gettempdir()}", f"STATS_JSON={os.devnull}"],  # on, and yet not on this way
