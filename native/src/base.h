@@ -80,6 +80,14 @@ typedef pthread_mutex_t hak_lock;
 #else
 #define HAK_LOCK_INIT PTHREAD_MUTEX_INITIALIZER
 #endif
+/* Without the instruction, which not every x86-64 has, __builtin_popcountll is a call and a walk over a table. */
+static inline unsigned count_ones(uint64_t x) {
+    x -= x >> 1 & 0x5555555555555555u;
+    x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+    x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return (unsigned)(x * 0x0101010101010101u >> 56);
+}
+
 static inline void lock(hak_lock *l) { (void)pthread_mutex_lock(l); }
 static inline void unlock(hak_lock *l) { (void)pthread_mutex_unlock(l); }
 

@@ -26,7 +26,7 @@ typedef struct {
     size_t in_use, runs, run_bytes, run_resident, spans, span_superslabs, span_bytes, span_resident;
 } census;
 
-static size_t resident_of(const unit *r) { return (size_t)__builtin_popcount(r->resident) << hak_page_shift; }
+static size_t resident_of(const unit *r) { return (size_t)count_ones(r->resident) << hak_page_shift; }
 
 static void count_unit(census *n, const unit *r, bool used) {
     size_t bytes = resident_of(r);

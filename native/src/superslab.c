@@ -34,7 +34,7 @@ bool ss_known_unit(size_t u) { return u < __atomic_load_n(&known_units, __ATOMIC
 unsigned ss_pages_per_unit(void) { return 1u << (UNIT_SHIFT - hak_page_shift); }
 static char *address_of(const SuperSlab *ss) { return unit_address(ss_first_unit(ss)); }
 static uint16_t all_pages(void) { return (uint16_t)bits32(ss_pages_per_unit()); }
-static size_t bytes_of(uint16_t pages) { return (size_t)__builtin_popcount(pages) << hak_page_shift; }
+static size_t bytes_of(uint16_t pages) { return (size_t)count_ones(pages) << hak_page_shift; }
 static uint32_t all_units(void) { return bits32(ss_units); }
 
 static bool know_units(size_t end) {
@@ -97,7 +97,7 @@ void ss_count(size_t *superslabs, size_t *units_used) {
     *superslabs = 0, *units_used = 0;
     for (size_t i = 0; i < top; i++) {
         *superslabs += table[i].kind >= SS_DIRTY;
-        *units_used += table[i].kind == SS_UNITS ? (unsigned)__builtin_popcount(table[i].used) : 0;
+        *units_used += table[i].kind == SS_UNITS ? count_ones(table[i].used) : 0;
     }
     unlock(&ss_lock);
 }
@@ -115,7 +115,7 @@ void ss_release_now(ss_release *b) {
     for (size_t i = 0; i < done; i++) {
         unit *r = b->part[i].of;
         STAT(lean_decommit);
-        STAT_N(pages_released, (unsigned)__builtin_popcount(b->part[i].pages));
+        STAT_N(pages_released, count_ones(b->part[i].pages));
         set_resident(r, r->resident & (uint16_t)~b->part[i].pages, true);
     }
     b->n = 0;
@@ -300,7 +300,7 @@ static size_t release_free_units(SuperSlab *ss) {
         if (a == b) continue;
         if (ss_maybe_decommit_superslab(unit_address(first + a), (size_t)(b - a) << UNIT_SHIFT)) break;
         for (unsigned u = a; u < b; u++) {
-            STAT_N(pages_released, (unsigned)__builtin_popcount(unit_record(first + u)->resident));
+            STAT_N(pages_released, count_ones(unit_record(first + u)->resident));
             set_resident(unit_record(first + u), 0, false);
         }
         if (lean_released_reads_zero()) ss->nonzero &= ~(bits32(b) & ~bits32(a));
@@ -542,7 +542,7 @@ SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes) {
 
 static void prewarm(void) {
     int mode = (int)gate(G_SS_PREWARM);
-    size_t n = (size_t)__builtin_popcount((unsigned)gate(G_SS_PREWARM_CLASSES));
+    size_t n = (size_t)count_ones((unsigned)gate(G_SS_PREWARM_CLASSES));
     if (ss_mem_lean_enabled() || mode == PREWARM_OFF || !n || n > table_len || !gate(G_TINY_USE_SUPERSLAB) || !commit(0, n)) return;
     grow_top(n);
     for (size_t i = 0; i < n; i++) {
