@@ -47,21 +47,11 @@ static uint64_t all_ops; /* of all laps */
 static char stats_before[STATS_BYTES], stats_after[STATS_BYTES];
 static char out_buffer[8192];
 
-void bench_die(const char *format, ...) {
-    va_list args;
-    fflush(stdout);
-    fprintf(stderr, "bench_%s: ", the_spec->driver);
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fputc('\n', stderr);
-    _exit(1);
-}
-
 void bench_init(int argc, char **argv, const bench_spec *spec) {
     phase_count = extra_count = 0;
     if (the_spec) return; /* a further lap */
     the_spec = spec;
+    bench_call_me(spec->driver);
     setvbuf(stdout, out_buffer, _IOFBF, sizeof out_buffer); /* or stdio would take its buffer from the heap under test */
     started_s = bench_now();
     want_json = bench_parse_arguments(argc, argv, spec);
@@ -119,12 +109,6 @@ void bench_phase(const char *format, ...) {
     mark.t_s = bench_now() - started_s;
     mark.memory = bench_read_memory();
     phases[phase_count++] = mark;
-}
-
-double bench_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 void bench_sleep_ms(double ms) {
@@ -324,6 +308,11 @@ int bench_report(uint64_t ops, uint64_t iter, uint64_t ws) {
     all_ops += ops;
     if (bench_lap_ends(all_ops, timed.seconds, phase_count ? phases[phase_count - 1].memory : bench_read_memory(), live_kb()))
         return 0;
+    if (bench_laps.laps) {
+        bench_extra("laps", bench_laps.laps);
+        bench_extra("epochs", bench_laps.epochs);
+        bench_extra("stopped_early", bench_laps.stopped_early);
+    }
     double ops_per_s = timed.seconds > 0 ? (double)all_ops / timed.seconds : 0;
     int64_t peak_kb = bench_read_memory().peak_rss_kb;
     if (warmup_iterations >= 0) bench_extra("warmup_iterations", (double)warmup_iterations);

@@ -9,9 +9,12 @@
 #ifndef BENCH_H
 #define BENCH_H
 
+#include "say.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 /* One option: exactly one of number, real, text is set; it points to the default and receives the value. */
 typedef struct {
@@ -52,7 +55,6 @@ int bench_report(uint64_t ops, uint64_t iter, uint64_t ws); /* returns main's ex
 int bench_main(int argc,
                char **argv); /* every driver has one; static state is set anew in it, for it may run again: see epochs.h */
 
-double bench_now(void); /* seconds of the monotonic clock */
 double bench_timed_seconds(void);
 void bench_sleep_ms(double ms);
 void bench_start_thread(void *(*work)(void *), void *argument); /* detached; dies when there is none to be had */
@@ -61,8 +63,13 @@ size_t bench_read_file(const char *path, char *buffer, size_t size); /* of /proc
 int64_t bench_kilobytes(const char *text, const char *key); /* the number behind the key, -1 where it is not */
 enum bench_touch bench_touch_named(const char *name);
 void bench_touch(void *p, size_t begin, size_t end, enum bench_touch how);
-_Noreturn void bench_refuse(const char *format, ...) __attribute__((format(printf, 1, 2))); /* bad arguments: status 2 */
-_Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Seconds of the monotonic clock. */
+static inline double bench_now(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 /* xorshift32 with the shifts 13, 17, 5; the state is never 0. */
 static inline uint32_t bench_random(uint32_t *state) {

@@ -18,10 +18,11 @@ const bench_option bench_lap_options[] = {
     {.name = "laps-csv", .help = "file for one line an epoch", .text = &laps_csv},
     {0}};
 
+bench_laps_done bench_laps;
+
 static const char *csv_path;
 static int csv = -1;
 static volatile sig_atomic_t stopping;
-static int laps, epochs;
 static double begin_s, epoch_began_s, timed_before_s;
 static uint64_t ops_before;
 
@@ -63,7 +64,7 @@ static void stop(int signal_number) {
 }
 
 void bench_laps_begin(void) {
-    if (laps_seconds <= 0 || laps > 0) return;
+    if (laps_seconds <= 0 || bench_laps.laps > 0) return;
     bench_epochs_open(laps_csv);
     struct sigaction action = {.sa_handler = stop};
     sigaction(SIGINT, &action, NULL);
@@ -75,9 +76,9 @@ bool bench_lap_ends(uint64_t ops, double timed_s, bench_memory memory, double li
     if (laps_seconds <= 0) return false;
     double now = bench_now();
     bool last = stopping || now - begin_s >= laps_seconds;
-    laps++;
+    bench_laps.laps++;
     if (last || now - epoch_began_s >= laps_epoch) {
-        bench_epochs_write(&(bench_epoch){.number = epochs++,
+        bench_epochs_write(&(bench_epoch){.number = bench_laps.epochs++,
                                           .t_s = now - begin_s,
                                           .ops = ops - ops_before,
                                           .took_s = timed_s - timed_before_s,
@@ -90,9 +91,7 @@ bool bench_lap_ends(uint64_t ops, double timed_s, bench_memory memory, double li
     }
     if (!last) return true;
     bench_epochs_close();
-    bench_extra("laps", laps);
-    bench_extra("epochs", epochs);
-    bench_extra("stopped_early", stopping);
+    bench_laps.stopped_early = stopping;
     laps_seconds = 0;
     return false;
 }

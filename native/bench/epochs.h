@@ -19,6 +19,13 @@ void bench_epochs_open(const char *path); /* NULL: nothing is written */
 void bench_epochs_write(const bench_epoch *epoch);
 void bench_epochs_close(void);
 
+/* What was done, once the last lap has ended; 0 laps: nobody asked for any. */
+typedef struct {
+    int laps, epochs;
+    bool stopped_early;
+} bench_laps_done;
+extern bench_laps_done bench_laps;
+
 /* For bench.c: of ops and timed seconds since the first lap; true where another lap follows. */
 void bench_laps_begin(void);
 bool bench_lap_ends(uint64_t ops, double timed_s, bench_memory memory, double live_kb);

@@ -3,23 +3,11 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const bench_spec *spec;
-
-void bench_refuse(const char *format, ...) {
-    va_list args;
-    fprintf(stderr, "bench_%s: ", spec->driver);
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
-    fputc('\n', stderr);
-    _exit(2);
-}
 
 static bool is_choice(const char *choices, const char *word) {
     size_t length = strlen(word);
