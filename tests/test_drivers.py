@@ -70,7 +70,14 @@ def result(path: Path, *arguments: str, **gates: str) -> dict[str, Any]:
 
 
 def test_every_driver_is_tried() -> None:
-    common = {"bench", "options", "epochs", "say", "trace_reader", "replay"}  # replay needs a trace: tests/test_replay.py
+    common = {
+        "bench",
+        "options",
+        "epochs",
+        "say",
+        "trace_reader",
+        "replay",
+    }  # replay needs a trace: tests/test_replay.py
     assert {source.stem for source in (NATIVE / "bench").glob("*.c")} - common == set(TINY)
 
 

@@ -14,6 +14,7 @@ import pytest
 from ledgers import rows, study
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from selenium.webdriver import Chrome
+from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
 
 from hakmem import campaign, explorer, machine, page, plots, report, shelf, store, verdict
@@ -246,7 +247,7 @@ def test_a_printed_page_has_its_tables_and_no_code(built: Path, browser: Chrome,
     tables, code = "details:not(.code, .log) table", "details.code .highlight"
     assert set(browser.execute_script(hidden, tables)) == {False}
     screen(800, dark=True, medium="print")
-    assert set(browser.execute_script(hidden, tables)) == {True}
+    WebDriverWait(browser, 20).until(lambda _: set(browser.execute_script(hidden, tables)) == {True})
     assert set(browser.execute_script(hidden, code)) == {False}
     paper, image = browser.execute_script(
         "return [getComputedStyle(document.body).backgroundColor, document.images[0].currentSrc]"
