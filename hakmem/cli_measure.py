@@ -210,8 +210,10 @@ def bench(
     names = [peer, "hakmem_minimal", "hakmem"]
     works = workloads or list(SPEED_QUICK if size == "quick" else SPEED)
     count = blocks or BENCH_BLOCKS[size]
+    # A ledger has one baseline: another peer, and the loop without allocator, have ledgers of their own.
+    study = "bench" + "_linked" * linked + f"_{peer}" * (peer != "mimalloc")
     asked: dict[str, object] = {
-        "study": "bench_linked" if linked else "bench",
+        "study": study,
         "workloads": works,
         "lean": 0,
         "decommit": "FREE",
@@ -224,7 +226,12 @@ def bench(
     plans = [campaign.plan(CampaignSpec.checked(asked))]
     if mixed := [work for work in works if work.startswith("mixed")]:
         # Its baseline runs twice a block, as every one does.
-        loop = {"workloads": mixed, "allocators": [allocators.NULL], "blocks": math.ceil(count / 2)}
+        loop = {
+            "study": f"{study}_loop",
+            "workloads": mixed,
+            "allocators": [allocators.NULL],
+            "blocks": math.ceil(count / 2),
+        }
         plans.append(campaign.plan(CampaignSpec.checked(asked | loop)))
     ended = [_measure(made, as_json) for made in plans]
     found = []

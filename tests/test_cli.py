@@ -117,6 +117,9 @@ def test_bench_holds_every_allocator_to_the_named_peer(runs: Path) -> None:
     shown = call(*bench)
     assert f"to {peers[0]} (95 %)" in shown and "$ LD_PRELOAD=" in shown
     assert "bench_random_mixed_null --ws=50" in shown and "left out: " in shown
+    ledger = "bench" if peers[0] == "mimalloc" else f"bench_{peers[0]}"
+    assert set(store.load(runs / f"{ledger}.jsonl").query("role == 'baseline'")["arm"]) == {peers[0]}  # and no other
+    assert set(store.load(runs / f"{ledger}_loop.jsonl")["arm"]) == {"null"}
 
 
 def test_the_help_lists_every_command_and_imports_none() -> None:
