@@ -28,8 +28,11 @@ unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now) {
     return p->mean_gap && p->mean_gap < POLICY_IDLE_NS / 10 ? 2 : 1;
 }
 
+/* What thread caches hold, about 1 MiB a thread, is worth a fight only where it is much of the target. */
+#define SMALL_TARGET (8 * MIB)
+
 policy_pressure policy_press(policy_pressure now, size_t target, size_t all, bool futile) {
-    if (futile && all > target / 4 * 5) return PRESSURE_NONE;
+    if (futile && (all > target / 4 * 5 || target > SMALL_TARGET)) return PRESSURE_NONE;
     if (all > target) return PRESSURE_HIGH;
     return now == PRESSURE_HIGH && all > target / 8 * 7 ? PRESSURE_HIGH : PRESSURE_LEAN;
 }

@@ -33,8 +33,8 @@ void policy_beat(policy_pulse *p, uint64_t now);
 unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now);
 
 /* How hard Lean presses on the thread caches: outside Lean not at all, under the target a little, above it much. It lets go only well below the
- * target, so that caches do not swing with every purge, and where the target is out of reach: a quarter above it, and purges are futile.
- * Small caches would only cost time there. */
+ * target, so that caches do not swing with every purge, and where the target is out of reach: purges are futile, and the target is above 8 MiB or
+ * missed by a quarter. Small caches would only cost time there. */
 typedef enum { PRESSURE_NONE, PRESSURE_LEAN, PRESSURE_HIGH } policy_pressure;
 policy_pressure policy_press(policy_pressure now, size_t target, size_t all, bool futile);
 
