@@ -99,7 +99,7 @@ lock: ## pin the newest allowed packages into requirements.lock (needs uv)
 
 generated: $(STAMP) ## write environment.yml and docs/gates.md anew from their sources
 	@$(BIN)/python -m hakmem.environment
-	@$(BIN)/python -m hakmem.gates
+	@$(BIN)/python -m hakmem.builds.gates
 
 clean: ## remove what was built (keeps .venv, reports and ledgers)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -10,8 +10,8 @@ from itertools import combinations
 from pathlib import Path
 
 from hakmem import campaign, store
-from hakmem.arms import Arm
-from hakmem.build import Build
+from hakmem.builds.arms import Arm
+from hakmem.builds.build import Build
 from hakmem.campaign import Durations, Plan
 from hakmem.errors import BadParameter
 from hakmem.progress import clock

@@ -23,16 +23,18 @@ from statistics import fmean
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from hakmem import allocators, arms, epochs, machine, paths, sample, stats, store, turn, verdict, workload
-from hakmem.allocators import Allocator
-from hakmem.arms import DECOMMIT, FAST, LEAN, TARGET, Arm
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem import epochs, paths, sample, stats, store, verdict, workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.allocators import Allocator
+from hakmem.builds.arms import DECOMMIT, FAST, LEAN, TARGET, Arm
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter, TrialFailed
 from hakmem.progress import Progress, clock, show
 from hakmem.run import Outcome, padding_of, trial
 from hakmem.store import Ledger, Trial
 from hakmem.study import PEERS, CampaignSpec, ProgramSpec
+from hakmem.system import machine, turn
 from hakmem.verdict import Verdict
 from hakmem.workload import Workload
 
@@ -206,7 +208,7 @@ def plan(
     build : Build, optional
         The native build of the checkout by default.
     host : str, optional
-        Identity of this host, see `hakmem.machine.host_id`.
+        Identity of this host, see `hakmem.system.machine.host_id`.
 
     Returns
     -------

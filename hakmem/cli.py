@@ -49,7 +49,7 @@ class Commands(TyperGroup):
         name, shown, rest = super().resolve_command(ctx, args)
         if shown is None or name is None:
             return name, shown, rest
-        module = importlib.import_module(f"hakmem.{COMMANDS[name][0]}")
+        module = importlib.import_module(f"hakmem.commands.{COMMANDS[name][0]}")
         return name, typer.main.get_group(module.app).commands[name], rest
 
 

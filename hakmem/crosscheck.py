@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from hakmem import run
-from hakmem.arms import Arm
-from hakmem.build import Build
+from hakmem.builds.arms import Arm
+from hakmem.builds.build import Build
 from hakmem.errors import BadParameter, MissingTool, TrialFailed
 from hakmem.workload import Workload
 

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from hakmem import mappings
 from hakmem.errors import BadParameter
 from hakmem.residency import (
     PLACES,
@@ -29,6 +28,7 @@ from hakmem.residency import (
     resident_kb,
     units_table,
 )
+from hakmem.system import mappings
 
 __all__ = ["Page", "Sampler", "find", "read"]
 

@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from hakmem import stats
-from hakmem.events import Shape
 from hakmem.figure import FAMILIES, Family, Figure, Line, Theme, family, log_axis, panel, write_names
 from hakmem.stats import BASELINE, BASELINE2
+from hakmem.traces.events import Shape
 from hakmem.verdict import SYSCALLS_PER_OP, Verdict, memory_of
 
 __all__ = ["Look", "cells", "forest", "frontier", "live_curve", "looks_of", "phases", "run_order", "syscalls"]

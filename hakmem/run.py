@@ -22,10 +22,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from hakmem import container, orphans
-from hakmem.arms import Arm
-from hakmem.build import Build
+from hakmem.builds.arms import Arm
+from hakmem.builds.build import Build
 from hakmem.errors import MissingTool
+from hakmem.system import container, orphans
 from hakmem.workload import Workload
 
 STDOUT_KEPT = 1 << 18
@@ -336,7 +336,7 @@ def execute(
     pass_fds : sequence of int
         Descriptors that the child inherits.
     group : Path, optional
-        A cgroup that the child enters, see `hakmem.container`.
+        A cgroup that the child enters, see `hakmem.system.container`.
 
     Returns
     -------

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hakmem.errors import LedgerError
-from hakmem.orphans import descendants
+from hakmem.system.orphans import descendants
 
 PAGE_KB = os.sysconf("SC_PAGE_SIZE") // 1024
 

@@ -19,11 +19,12 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from hakmem import epochs as epoch_files
-from hakmem import run, sample, stats, turn
-from hakmem.arms import Arm
-from hakmem.build import Build
+from hakmem import run, sample, stats
+from hakmem.builds.arms import Arm
+from hakmem.builds.build import Build
 from hakmem.epochs import COLUMNS, SAMPLED
 from hakmem.errors import BadParameter, LedgerError
+from hakmem.system import turn
 from hakmem.verdict import SYSCALLS_OPS, SYSCALLS_PER_OP
 from hakmem.workload import Workload
 

@@ -22,8 +22,8 @@ import pandas as pd
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from hakmem.arms import Arm, Role
-from hakmem.build import Build
+from hakmem.builds.arms import Arm, Role
+from hakmem.builds.build import Build
 from hakmem.errors import LedgerError
 from hakmem.run import Outcome
 from hakmem.workload import Workload

@@ -6,8 +6,9 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from hakmem import allocators, arms, gates, workload
-from hakmem.arms import DECOMMIT, LEAN, SHORT, TARGET
+from hakmem import workload
+from hakmem.builds import allocators, arms, gates
+from hakmem.builds.arms import DECOMMIT, LEAN, SHORT, TARGET
 from hakmem.drivers import Profile
 from hakmem.errors import BadParameter, did_you_mean
 
@@ -66,7 +67,7 @@ class CampaignSpec(Parameters):
     """The parameters of a sweep, as a notebook or a command gives them; wrong ones are refused before anything runs.
 
     One value may stand for a list of one, text is split at blanks, and YAML's false for OFF is understood. `allocators`
-    are names of `hakmem.allocators`, and ``peers`` for every peer installed here; the first one is the baseline.
+    are names of `hakmem.builds.allocators`, and ``peers`` for every peer installed here; the first one is the baseline.
     `gates` maps any other gate to the values to sweep; `under` sets gates of every hakmem arm, the baseline too.
     `until_decided` adds blocks, up to four times `blocks`, until each verdict is decided or the budget is spent.
     `layouts` links every hakmem so many times, laid out otherwise each time; the layout changes every second block.

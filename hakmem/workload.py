@@ -17,10 +17,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from hakmem import fitted, generate, paths, trace
+from hakmem import paths
 from hakmem.drivers import KINDS, TRIAL_S, Options, Profile, Replay, Soak
 from hakmem.errors import BadParameter, did_you_mean
-from hakmem.generate import Generator
+from hakmem.traces import fitted, generate, trace
+from hakmem.traces.generate import Generator
 
 PROGRAM_S = 1.0
 REPLAY_EVENT_S = 50e-9  # checking and replaying one event of a trace

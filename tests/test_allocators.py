@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import allocators
-from hakmem.allocators import Peer, find, prove
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem.builds import allocators
+from hakmem.builds.allocators import Peer, find, prove
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter, MissingTool, TrialFailed
 
 BUMP = """

@@ -1,8 +1,8 @@
 import pytest
 
-from hakmem import allocators, arms, gates
-from hakmem.arms import DECOMMIT, LEAN, TARGET
-from hakmem.build import build as compile_native
+from hakmem.builds import allocators, arms, gates
+from hakmem.builds.arms import DECOMMIT, LEAN, TARGET
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadGate, BadParameter
 
 

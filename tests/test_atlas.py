@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hakmem import atlas, residency
+from hakmem import residency
 from hakmem.residency import PLACES, Residency
+from hakmem.studies import atlas
 
 CLASSES = [
     {"class": 1, "size": 16, "octave": 0, "blocks_cached": 10},

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import allocators, budget, campaign
-from hakmem.arms import Arm, make
-from hakmem.build import build as compile_native
+from hakmem import budget, campaign
+from hakmem.builds import allocators
+from hakmem.builds.arms import Arm, make
+from hakmem.builds.build import build as compile_native
 from hakmem.campaign import Plan
 from hakmem.errors import BadParameter
 from hakmem.study import BLOCKS, CampaignSpec

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import allocators
-from hakmem import build as module
-from hakmem.build import build
+from hakmem.builds import allocators
+from hakmem.builds import build as module
+from hakmem.builds.build import build
 from hakmem.errors import BuildFailed, MissingTool
 
 MAKEFILE = """

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import allocators, arms, callgrind, workload
-from hakmem.arms import Arm
-from hakmem.build import Build, build
-from hakmem.callgrind import Place
+from hakmem import workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.arms import Arm
+from hakmem.builds.build import Build, build
 from hakmem.errors import BadParameter, TrialFailed
+from hakmem.studies import callgrind
+from hakmem.studies.callgrind import Place
 
 LACKS = callgrind.why_not()
 needs_valgrind = pytest.mark.skipif(LACKS is not None, reason=f"needs valgrind: {LACKS}")

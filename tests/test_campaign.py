@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from hakmem import allocators, campaign, epochs, soak, store, verdict
-from hakmem.allocators import Peer
+from hakmem import campaign, epochs, soak, store, verdict
+from hakmem.builds import allocators
+from hakmem.builds.allocators import Peer
 from hakmem.campaign import Plan
 from hakmem.errors import BadGate, LedgerError, MissingTool, TrialFailed
 from hakmem.run import measuring_cpu

@@ -12,7 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hakmem import allocators, paths, store
+from hakmem import paths, store
+from hakmem.builds import allocators
 from hakmem.cli import COMMANDS, app, main
 
 TINY = ["--workload", "mixed:ws=50,cycles=20000", "--profile", "smoke"]
@@ -124,7 +125,7 @@ def test_bench_holds_every_allocator_to_the_named_peer(runs: Path) -> None:
 
 def test_the_help_lists_every_command_and_imports_none() -> None:
     modules = {module for module, _ in COMMANDS.values()}
-    apps = {name: typer.main.get_group(importlib.import_module(f"hakmem.{name}").app) for name in modules}
+    apps = {name: typer.main.get_group(importlib.import_module(f"hakmem.commands.{name}").app) for name in modules}
     assert {command for group in apps.values() for command in group.commands} == set(COMMANDS)
     for name, (module, line) in COMMANDS.items():
         said = " ".join(str(apps[module].commands[name].help).split("\n\n")[0].split())

@@ -12,7 +12,7 @@ from ledgers import ARMS, study
 from typer.testing import CliRunner
 
 from hakmem import paths, stats, store
-from hakmem.cli_ledger import app
+from hakmem.commands.cli_ledger import app
 from hakmem.errors import LedgerError
 from hakmem.store import Ledger
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hakmem import cli
-from hakmem.build import build as compile_native
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
 
 

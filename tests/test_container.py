@@ -5,10 +5,12 @@ import signal
 
 import pytest
 
-from hakmem import allocators, arms, container, workload
-from hakmem.build import build
+from hakmem import workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import build
 from hakmem.errors import MissingTool
 from hakmem.run import trial
+from hakmem.system import container
 
 LACKS = container.why_not()
 needs_cgroup = pytest.mark.skipif(LACKS is not None, reason=f"needs a memory cgroup: {LACKS}")

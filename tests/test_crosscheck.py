@@ -4,9 +4,10 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from hakmem import allocators, arms, crosscheck, workload
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem import crosscheck, workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.cli import app
 from hakmem.errors import BadParameter
 

@@ -5,7 +5,7 @@ import pytest
 from ledgers import rows, study
 
 from hakmem.errors import BadParameter
-from hakmem.explorer import METRICS, Explorer, chart
+from hakmem.studies.explorer import METRICS, Explorer, chart
 
 THROUGHPUT, PEAK = METRICS[:2]
 

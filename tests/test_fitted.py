@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hakmem import events, fitted, generate, trace
 from hakmem.errors import BadTrace
-from hakmem.events import EVENT, FREE, MALLOC, Events
-from hakmem.fitted import Fleet
+from hakmem.traces import events, fitted, generate, trace
+from hakmem.traces.events import EVENT, FREE, MALLOC, Events
+from hakmem.traces.fitted import Fleet
 
 FLEETBENCH = os.environ.get("HAKMEM_FLEETBENCH")
 HEAP = 4 << 20

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from hakmem import gates, paths
-from hakmem.build import build
+from hakmem import paths
+from hakmem.builds import gates
+from hakmem.builds.build import build
 from hakmem.errors import BadGate
 
 BALANCED = {

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hakmem import events, generate, tables, trace
 from hakmem.errors import BadTrace
-from hakmem.events import EVENT, EXIT, FREE, MALLOC, Events
-from hakmem.generate import GENERATORS
+from hakmem.traces import events, generate, tables, trace
+from hakmem.traces.events import EVENT, EXIT, FREE, MALLOC, Events
+from hakmem.traces.generate import GENERATORS
 
 SMALL: dict[str, dict[str, Any]] = {
     "mixed": {"ws": 100, "cycles": 5000},

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hakmem import imports, trace
 from hakmem.errors import BadTrace
-from hakmem.events import ALIGNED, CALLOC, FREE, MALLOC, REALLOC
+from hakmem.traces import imports, trace
+from hakmem.traces.events import ALIGNED, CALLOC, FREE, MALLOC, REALLOC
 
 
 def converted(tmp_path: Path, text: str, form: str | None = None) -> trace.Trace:

@@ -11,7 +11,8 @@ from hakmem import paths
 
 ROOT = paths.root()
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-LAYERS = SETTINGS["tool"]["importlinter"]["contracts"][0]["layers"]
+CONTRACTS = SETTINGS["tool"]["importlinter"]["contracts"]
+LAYERS = {each["containers"][0]: each["layers"][::-1] for each in CONTRACTS}  # bottom to top
 
 # Which rooms' headers each room of the allocator may include: leaves know nothing but base and diag, and from the
 # kernel up each room knows those below it. `large` stands beside `slab`, which knows nothing of it; `census` and `dump`
@@ -86,9 +87,9 @@ def test_a_module_without_a_place_in_the_order_is_caught(tmp_path: Path) -> None
 
 def test_the_design_draws_the_order_that_is_held() -> None:
     drawing = (ROOT / "docs" / "design.md").read_text(encoding="utf-8").split("```")[1]
-    drawn = [found[1] for line in drawing.splitlines() if (found := re.match(r".{50}  ([a-z]+) +\S", line))]
-    assert set(drawn) > {"errors", "gates", "run", "store", "campaign", "cli"}
-    assert drawn == [layer for layer in reversed(LAYERS) if layer in drawn]
+    drawn = [found[1] for line in drawing.splitlines() if (found := re.match(r".{50}((?:  ){1,2}[a-z_]+)/? +\S", line))]
+    order = [(name, LAYERS.get(f"hakmem.{name}", [])) for name in LAYERS["hakmem"]]
+    assert drawn == [line for name, inside in order for line in (f"  {name}", *(f"    {each}" for each in inside))]
 
 
 @pytest.mark.parametrize("source", sorted((ROOT / "native" / "src").glob("*.[ch]")), ids=lambda source: source.name)

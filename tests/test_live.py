@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from hakmem import live, run
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
 from hakmem.live import Page, Sampler
 from hakmem.residency import PLACES

@@ -6,9 +6,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hakmem import machine, paths
+from hakmem import paths
 from hakmem.errors import BadParameter
-from hakmem.machine import UNKNOWN, Machine
+from hakmem.system import machine
+from hakmem.system.machine import UNKNOWN, Machine
 
 QUIET = Machine(
     host="bench-1",

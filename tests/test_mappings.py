@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from hakmem import mappings
 from hakmem.errors import BadParameter
-from hakmem.mappings import PAGE
+from hakmem.system import mappings
+from hakmem.system.mappings import PAGE
 
 
 def test_pages_are_told_apart_by_whether_they_were_written() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import container
+from hakmem.system import container
 
 ROOT = Path(__file__).parents[1]
 NATIVE = ROOT / "native"

@@ -13,24 +13,10 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import (
-    callgrind,
-    campaign,
-    container,
-    paths,
-    pipeline,
-    promotion,
-    rebase,
-    report,
-    reserve,
-    rss_tax,
-    scorecard,
-    shapes,
-    soaks,
-    start_up,
-    store,
-    verdict,
-)
+from hakmem import campaign, paths, store, verdict
+from hakmem.pages import report
+from hakmem.studies import callgrind, pipeline, promotion, rebase, reserve, rss_tax, scorecard, shapes, soaks, start_up
+from hakmem.system import container
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}

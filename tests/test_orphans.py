@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from hakmem import orphans, run
+from hakmem import run
 from hakmem.run import Exit, execute
+from hakmem.system import orphans
 
 FLEES = """
 import os, sys, time

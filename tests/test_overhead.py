@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import allocators, arms, fitted, overhead
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadTrace, MissingTool, TrialFailed
 from hakmem.progress import Silent
+from hakmem.studies import overhead
+from hakmem.traces import fitted
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 

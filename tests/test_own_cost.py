@@ -6,13 +6,15 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from hakmem import allocators, arms, own_cost, workload
-from hakmem.build import build as compile_native
+from hakmem import workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import build as compile_native
 from hakmem.cli import app
 from hakmem.errors import TrialFailed
-from hakmem.own_cost import OwnCost
 from hakmem.progress import Silent
 from hakmem.stats import Interval
+from hakmem.studies import own_cost
+from hakmem.studies.own_cost import OwnCost
 
 SMALL = "mixed:ws=50,cycles=5000000"
 

@@ -17,7 +17,10 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
 
-from hakmem import campaign, explorer, machine, page, plots, report, shelf, store, verdict
+from hakmem import campaign, plots, store, verdict
+from hakmem.pages import page, report, shelf
+from hakmem.studies import explorer
+from hakmem.system import machine
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 CHARTS = 6

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from ledgers import LEAN, rows, trial
 
-from hakmem import pipeline
 from hakmem.errors import BadParameter
-from hakmem.pipeline import BUILD, FreePipelineSpec
+from hakmem.studies import pipeline
+from hakmem.studies.pipeline import BUILD, FreePipelineSpec
 
 NAMES = (
     *pipeline.MISSES,

@@ -3,7 +3,8 @@
 import pytest
 from ledgers import rows, study
 
-from hakmem import pricing, reference, verdict
+from hakmem import reference, verdict
+from hakmem.studies import pricing
 
 
 def test_every_arm_that_saves_has_a_price() -> None:

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from hakmem import allocators, arms, paths, run, sample, store, workload
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem import paths, run, sample, store, workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.cli import app
 from hakmem.errors import BadParameter, TrialFailed
 from hakmem.run import Outcome

@@ -10,9 +10,10 @@ from ledgers import rows as as_frame
 from ledgers import trial
 from test_soaks import ARMS
 
-from hakmem import epochs, promotion, verdict
+from hakmem import epochs, verdict
 from hakmem.errors import BadParameter
-from hakmem.promotion import PromotionSpec
+from hakmem.studies import promotion
+from hakmem.studies.promotion import PromotionSpec
 
 BLOCKS = 10
 

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from ledgers import rows, study
 
-from hakmem import paths, rebase
-from hakmem.allocators import PEERS
+from hakmem import paths
+from hakmem.builds.allocators import PEERS
 from hakmem.errors import BadParameter
+from hakmem.studies import rebase
 from hakmem.study import RebaseSpec
 
 ARMS: tuple[tuple[Any, ...], ...] = (

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import build, paths
+from hakmem import paths
+from hakmem.builds import build
 
 ROOT = paths.root()
 TEXT = (ROOT / "docs/recipes.md").read_text(encoding="utf-8")

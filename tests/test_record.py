@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hakmem import events, generate, recording, trace
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadTrace, MissingTool
-from hakmem.events import CALLOC, EXIT, FREE, MALLOC, MARK, REALLOC, Events
-from hakmem.trace import Trace
+from hakmem.traces import events, generate, recording, trace
+from hakmem.traces.events import CALLOC, EXIT, FREE, MALLOC, MARK, REALLOC, Events
+from hakmem.traces.trace import Trace
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
 
@@ -174,7 +174,8 @@ def test_what_was_noted_survives_the_end_of_the_program(native: Build, tmp_path:
 
 def test_output_and_status_of_a_program_are_its_own(native: Build, tmp_path: Path) -> None:
     command = [*PYTHON, "import sys; print(sorted(range(5))); print('e', file=sys.stderr)"]
-    code = "import sys; from pathlib import Path; from hakmem import build, recording; "
+    code = "import sys; from pathlib import Path; from hakmem.builds import build; "
+    code += "from hakmem.traces import recording; "
     code += "sys.exit(recording.record(build.build(), sys.argv[2:], Path(sys.argv[1])).status)"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.trace", *command], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 3, 4]\n", "e\n")

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_trace import CASES, MARKS, ORIGIN, SLOTS, THREADS, damage, edits, sample
 
-from hakmem import generate, paths, trace
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem import paths
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadTrace
-from hakmem.events import EVENT, FREE, MALLOC
 from hakmem.run import parse_line
+from hakmem.traces import generate, trace
+from hakmem.traces.events import EVENT, FREE, MALLOC
 
 SMALL: dict[str, dict[str, Any]] = {
     "mixed": {"ws": 200, "cycles": 50_000},

@@ -9,9 +9,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from hakmem import page, report
 from hakmem.campaign import CampaignSpec
 from hakmem.errors import BadInput, BadParameter, MissingTool, ReportFailed
+from hakmem.pages import page, report
 
 EVIL = "<script>document.title='owned'</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -36,7 +36,7 @@ def notebook(path: Path, *cells: str, parameters: str = "value = 1") -> Path:
 def test_a_notebook_runs_in_this_interpreter_over_ipc(tmp_path: Path) -> None:
     source = notebook(
         tmp_path / "study.ipynb",
-        "import json, sys, ipykernel\nfrom hakmem import report\nreport.own_kernel()",
+        "import json, sys, ipykernel\nfrom hakmem.pages import report\nreport.own_kernel()",
         "transport = json.load(open(ipykernel.get_connection_file()))['transport']",
         "print('seen', sys.prefix, transport, value)",
     )

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from ledgers import rows, study, trial
 
-from hakmem import reserve
+from hakmem.studies import reserve
 
 LEAN = {"HAKMEM_SS_MEM_LEAN": "1"}
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from hakmem import residency
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hakmem import allocators, arms, gates, paths, revisions, store
-from hakmem.build import build as compile_native
+from hakmem import paths, store
+from hakmem.builds import allocators, arms, gates, revisions
+from hakmem.builds.build import build as compile_native
 from hakmem.cli import app
 from hakmem.errors import BadGate, BadParameter
 

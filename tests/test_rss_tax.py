@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from ledgers import rows, trial
 
-from hakmem import rss_tax
-from hakmem.build import build as compile_native
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
-from hakmem.rss_tax import PARTS, TaxSpec
+from hakmem.studies import rss_tax
+from hakmem.studies.rss_tax import PARTS, TaxSpec
 
 WORK = "tax:ws=40000"
 LEAN = {"HAKMEM_SS_MEM_LEAN": "1", "HAKMEM_SS_MEM_LEAN_DECOMMIT": "DONTNEED"}

@@ -10,9 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hakmem import allocators, arms, run, store, workload
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem import run, store, workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import MissingTool
 from hakmem.run import Exit, execute, measure
 

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from ledgers import rows, study, trial
 
-from hakmem import scorecard, store
+from hakmem import store
+from hakmem.studies import scorecard
 
 PEER = (
     ("mimalloc", "baseline2", 1.0, 1.0, {}),

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from ledgers import trial
 
-from hakmem import shapes, stats
+from hakmem import stats
 from hakmem.errors import BadParameter
-from hakmem.shapes import FAST, ShapesSpec
 from hakmem.store import frame
+from hakmem.studies import shapes
+from hakmem.studies.shapes import FAST, ShapesSpec
 
 
 def test_short_traces_are_repeated_by_profile() -> None:

@@ -8,10 +8,11 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
-from hakmem import cli, shelf
+from hakmem import cli
 from hakmem.errors import BadParameter, ReportFailed
+from hakmem.pages import shelf
 
-SHOW = """from hakmem import page
+SHOW = """from hakmem.pages import page
 page.Html('<picture><img alt="A <b>chart" src="data:,"></picture>', {"word": "GO", "headline": "saves <3> MB"})"""
 
 

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from hakmem import allocators, arms, sample, soak, workload
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem import sample, soak, workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.cli import app
 from hakmem.errors import BadParameter
 

@@ -9,10 +9,12 @@ import pytest
 from ledgers import rows as as_frame
 from ledgers import trial
 
-from hakmem import arms, epochs, gates, soaks
-from hakmem.arms import DECOMMIT, LEAN
+from hakmem import epochs
+from hakmem.builds import arms, gates
+from hakmem.builds.arms import DECOMMIT, LEAN
 from hakmem.errors import BadParameter
-from hakmem.soaks import BALANCED, NAMES, SAFE, SoakSpec
+from hakmem.studies import soaks
+from hakmem.studies.soaks import BALANCED, NAMES, SAFE, SoakSpec
 
 WORK = "soak:ws=400,seconds=60,epoch_seconds=1"
 OFF = {LEAN: "1", DECOMMIT: "OFF"}

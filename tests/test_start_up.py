@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 from ledgers import rows, trial
 
-from hakmem import start_up
 from hakmem.errors import BadParameter
-from hakmem.start_up import StartUpSpec
 from hakmem.store import Trial
+from hakmem.studies import start_up
+from hakmem.studies.start_up import StartUpSpec
 
 MANY = "start_up:processes=200"
 ARMS = (

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from ledgers import trial as make_trial
 from pydantic import ValidationError
 
-from hakmem import allocators, arms, run, store, workload
-from hakmem.build import build as compile_native
+from hakmem import run, store, workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import LedgerError
 from hakmem.store import Ledger, Plan, Provenance, Trial, load
 

@@ -6,7 +6,8 @@ from ledgers import rows as as_frame
 from ledgers import study
 from rich.console import Console
 
-from hakmem import console, terminal, verdict
+from hakmem import console, verdict
+from hakmem.commands import terminal
 
 
 @pytest.mark.parametrize(

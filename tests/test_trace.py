@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hakmem import events, paths, trace
+from hakmem import paths
 from hakmem.errors import BadTrace
-from hakmem.events import ALIGNED, CALLOC, EVENT, EXIT, FREE, MALLOC, MARK, REALLOC, Events
+from hakmem.traces import events, trace
+from hakmem.traces.events import ALIGNED, CALLOC, EVENT, EXIT, FREE, MALLOC, MARK, REALLOC, Events
 
 ORIGIN = trace.Origin(kind="generated", generator="by hand", parameters={"n": 3}, command=("a", "b c"), notes={"x": 1})
 SLOTS, THREADS, MARKS = 3, 2, ("warm", "done")

@@ -10,7 +10,9 @@ from urllib.parse import quote
 import pytest
 from selenium.webdriver import Chrome
 
-from hakmem import fitted, paths, portrait, trace
+from hakmem import paths
+from hakmem.studies import portrait
+from hakmem.traces import fitted, trace
 
 HAKMEM = [sys.executable, "-m", "hakmem"]
 

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import allocators, arms, campaign, generate, paths, run, trace, workload
-from hakmem.build import build as compile_native
+from hakmem import campaign, paths, run, workload
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import build as compile_native
 from hakmem.campaign import CampaignSpec
 from hakmem.errors import BadParameter, BadTrace
+from hakmem.traces import generate, trace
 
 
 @pytest.fixture

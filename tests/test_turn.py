@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import paths, turn
+from hakmem import paths
 from hakmem.errors import HakmemError
+from hakmem.system import turn
 
 HOLD = """
 import sys

@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 from test_campaign import plan
 
-from hakmem import campaign, wire
-from hakmem.build import build as compile_native
+from hakmem import campaign
+from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
+from hakmem.hosts import wire
 
 
 @pytest.mark.parametrize(

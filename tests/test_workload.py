@@ -6,8 +6,8 @@ from typing import get_args
 import annotated_types
 import pytest
 
-from hakmem.build import Build
-from hakmem.build import build as compile_native
+from hakmem.builds.build import Build
+from hakmem.builds.build import build as compile_native
 from hakmem.drivers import KINDS, TRIAL_S, Profile
 from hakmem.errors import BadParameter
 from hakmem.workload import parse

@@ -1,0 +1,1 @@
+"""What is measured: gates, native builds, revisions, the allocators found here, arms."""

@@ -1,0 +1,1 @@
+"""The commands of `hakmem`, a module a group."""

@@ -1,0 +1,106 @@
+"""Commands that read ledgers."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from hakmem import campaign, console, paths, store, verdict
+from hakmem.commands import terminal
+from hakmem.errors import BadParameter, LedgerError
+
+app = typer.Typer()
+
+
+@app.command()
+def show(
+    study: Annotated[str | None, typer.Argument(help="A study or a ledger file; none lists the studies.")] = None,
+    host: Annotated[str | None, typer.Option(help="Rows of this host.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Rows of older builds and other sizes too.")] = False,
+    trials: Annotated[bool, typer.Option("--trials", help="One line a trial instead of one an arm.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="Write the rows to this file.")] = None,
+    as_json: console.Json = False,
+) -> None:
+    """Show a ledger: figures and verdicts by workload and arm, or its rows.
+
+    Hosts are never pooled: each has a table of its own.
+    """
+    if study is None:
+        known = [_ledger_line(path) for path in sorted(paths.runs().glob("*.jsonl"))]
+        columns = ["study", "trials", "hosts", "last"]
+        lines = [tuple(line[name] for name in columns) for line in known]
+        console.emit(
+            known,
+            as_json,
+            lambda: console.table(columns, lines),
+            lambda: console.next_step("hakmem show STUDY, or hakmem sweep"),
+        )
+        return
+    path = _path(study)
+    rows = store.load(path, host=host, pool_hosts=True)
+    rows = rows if everything else store.newest(rows)
+    if rows.empty:
+        raise LedgerError(f"{path} holds no trials" + (f" of host {host}" if host else ""))
+    _export(rows, csv, parquet)
+    # What was looked at again and again is judged as strictly as then.
+    plan = next((record for record in reversed(list(store.records(path))) if isinstance(record, store.Plan)), None)
+    when = campaign.looks(plan.blocks, bool(plan.spec.get("until_decided"))) if plan else (1,)
+    together = plan is not None and plan.cluster
+    judged = campaign.judged(rows, when, lambda table, alpha: verdict.judge(table, alpha=alpha), together=together)
+    console.emit(
+        json.loads(rows.to_json(orient="records", date_format="iso")),
+        as_json,
+        (lambda: terminal.trials(rows)) if trials else (lambda: terminal.study(rows, judged)),
+        lambda: terminal.torn(rows),
+        lambda: console.next_step("hakmem report 20_lean_sweep"),
+    )
+
+
+ledger = typer.Typer(no_args_is_help=True, help="Work on ledgers as files.")
+app.add_typer(ledger, name="ledger")
+
+
+@ledger.command()
+def merge(
+    sources: Annotated[list[str], typer.Argument(help="Studies or ledger files.")],
+    into: Annotated[str, typer.Option(help="The new study or ledger file.")],
+    as_json: console.Json = False,
+) -> None:
+    """Join colleagues' ledgers into a new one; hosts are not pooled, and the sources stay as they are."""
+    if len(sources) < 2:
+        raise BadParameter(f"two ledgers or more are merged, given {sources[0]}")
+    made = store.merge([_path(source) for source in sources], _path(into))
+    told = f"{made.path}: {made.trials} trials of {', '.join(made.hosts)}; {made.twice} stood in more than one source"
+    console.emit(
+        made.model_dump(mode="json"),
+        as_json,
+        lambda: console.say(told),
+        lambda: console.next_step(f"hakmem show {into} --host {made.hosts[0] if made.hosts else 'HOST'}"),
+    )
+
+
+def _export(rows: pd.DataFrame, csv: Path | None, parquet: Path | None) -> None:
+    """Write rows to files, one line a trial; what a cell holds of lists and mappings is JSON there."""
+    flat = rows.map(lambda cell: json.dumps(cell) if isinstance(cell, dict | list | tuple) else cell)
+    try:
+        if csv is not None:
+            flat.to_csv(csv, index=False)
+        if parquet is not None:
+            flat.to_parquet(parquet)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot write the rows to {error.filename or csv or parquet}: {error.strerror or error}"
+        ) from error
+
+
+def _path(study: str) -> Path:
+    return Path(study) if study.endswith(".jsonl") else paths.runs() / f"{study}.jsonl"
+
+
+def _ledger_line(path: Path) -> dict[str, Any]:
+    rows = store.load(path, pool_hosts=True)
+    last = "" if rows.empty else rows["started"].max().strftime("%Y-%m-%d %H:%M")
+    return {"study": path.stem, "trials": len(rows), "hosts": rows["host"].nunique(), "last": last}

@@ -1,0 +1,1 @@
+"""What people read: the parts of a page, one report, the shelf of all."""

@@ -1,0 +1,90 @@
+"""What the workbench costs the programs it measures, measured as anything else is: with it and without, in pairs.
+
+Without it a driver is started and nobody looks until it has ended. With it the driver is a trial as a campaign runs
+one: its output is read and its memory sampled from outside while it runs, and it has a deadline.
+"""
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from hakmem import run, sample, stats
+from hakmem.builds.arms import Arm
+from hakmem.builds.build import Build
+from hakmem.errors import TrialFailed
+from hakmem.progress import Progress
+from hakmem.system import turn
+from hakmem.workload import Workload
+
+BOUND = 0.5  # percent of throughput
+
+
+class OwnCost(BaseModel):
+    """The change of throughput in percent that the workbench makes, with its 95 % interval.
+
+    `samples` were taken from outside over all trials; none where a trial uses every core.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    workload: str
+    arm: str
+    effect: stats.Interval
+    samples: int
+
+    @property
+    def within(self) -> bool:
+        """Whether the whole interval lies within the bound."""
+        return max(abs(self.effect.low), abs(self.effect.high)) <= BOUND
+
+    def sentence(self) -> str:
+        """Say what it costs, and whether that can be told finely enough."""
+        span = f"{self.effect.estimate:+.2f} % ({self.effect.low:+.2f} to {self.effect.high:+.2f} %)"
+        told = f"the workbench changes the throughput of {self.workload} by {span}, {self.effect.n} pairs"
+        if self.within:
+            return f"{told}: within ±{BOUND} %"
+        clear = self.effect.high < -BOUND or self.effect.low > BOUND
+        return f"{told}: {'more than' if clear else 'not shown to be within'} ±{BOUND} %"
+
+
+def measure(build: Build, arm: Arm, work: Workload, pairs: int, progress: Progress) -> OwnCost:
+    """Run a workload with and without the workbench, in turns and in both orders.
+
+    Parameters
+    ----------
+    build : Build
+    arm : Arm
+    work : Workload
+        Of a driver.
+    pairs : int
+        Two or more.
+    progress : Progress
+        Told after each pair.
+
+    Raises
+    ------
+    TrialFailed
+        A trial did not end well.
+    """
+    ratios, samples = [], 0
+    with turn.taken(progress.wait):
+        for pair in range(pairs):
+            rates: dict[bool, float] = {}
+            for watched in (True, False) if pair % 2 else (False, True):
+                sampler = sample.Sampler() if watched and sample.use(work.threads) else None
+                rates[watched] = _rate(build, arm, work, run.padding_of(1, pair), watched, sampler)
+                samples += len(sampler.t_s) if sampler else 0
+            ratios.append(rates[True] / rates[False])
+            progress.step(pair + 1, pairs, (pairs - pair - 1) * 2 * work.expected_s, work.text)
+    effect = stats.interval(np.log(ratios)).percent()
+    return OwnCost(workload=work.text, arm=arm.label, effect=effect, samples=samples)
+
+
+def _rate(build: Build, arm: Arm, work: Workload, padding: int, watched: bool, sampler: sample.Sampler | None) -> float:
+    if watched:
+        outcome = run.trial(build, arm, work, padding=padding, tick=sampler.tick if sampler else None)
+        line = outcome.line if outcome.status == "ok" else None
+        complaint = f"{outcome.status}: {outcome.complaint or outcome.exit.stderr_tail.strip()}"
+    else:
+        line, complaint = run.unwatched(build, arm, work, padding=padding)
+    if line is None or not line.ops_per_s:
+        raise TrialFailed(f"{arm.label} on {work.text} {'with' if watched else 'without'} the workbench: {complaint}")
+    return line.ops_per_s

@@ -1,0 +1,205 @@
+"""What a trace looks like: a summary in figures, and charts of sizes, lifetimes, live bytes and sharing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from hakmem.figure import FAMILIES, Figure, Panel, Theme, panel
+from hakmem.traces import events
+from hakmem.traces.events import Counts, Shape
+from hakmem.traces.trace import Trace
+
+__all__ = ["bars", "bytes_in_words", "charts", "count_in_words", "summary"]
+
+LEVELS = 48
+BARS = "▁▂▃▄▅▆▇█"
+QUANTILES = (0.1, 0.5, 0.9, 0.99)
+COUNTS = ((10**9, "G"), (10**6, "M"), (10**3, "k"), (1, ""))
+UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+
+
+def summary(of: Trace, shape: Shape | None = None) -> dict[str, Any]:
+    """Sum a trace up.
+
+    Parameters
+    ----------
+    of : Trace
+    shape : Shape, optional
+        From `hakmem.traces.events.shape`; measured here if not given.
+
+    Returns
+    -------
+    dict
+        Plain values: bytes, counts, shares; lifetimes count allocations.
+    """
+    found = shape or events.shape(of.events, of.header.slots)
+    header = of.header
+    return {
+        "file": str(of.path),
+        "origin": header.origin.model_dump(mode="json"),
+        "sha256": header.sha256,
+        "seed": header.seed,
+        "events": header.events,
+        "warm": header.warm,
+        "slots": header.slots,
+        "threads": header.threads,
+        "marks": list(header.marks),
+        "ops": {name: int(found.ops[op]) for op, name in events.OPS.items()},
+        "size_quantiles": _quantiles(found.sizes),
+        "lifetime_quantiles": _quantiles(found.lifetimes),
+        "peak_bytes": found.peak_bytes,
+        "peak_blocks": found.peak_blocks,
+        "end_bytes": int(found.live_bytes[-1]) if header.events else 0,
+        "live_curve": _levels(found),
+        "size_octaves": _octaves(found.sizes),
+        "cross_thread_share": found.cross_frees / found.frees if found.frees else 0.0,
+        "never_freed_share": float(found.joint[:, -1].sum() / max(1, found.joint.sum())),
+    }
+
+
+def charts(of: Trace, shape: Shape | None = None) -> Figure:
+    """Draw a trace: live bytes over its events, sizes, lifetimes, who frees."""
+    found = shape or events.shape(of.events, of.header.slots)
+    told = summary(of, found)
+    panels = (_live(found, told), _sizes(found, told), _lifetimes(found, told), _sharing(found, told))
+    lows = events.bucket_lows()
+    used = np.flatnonzero(found.sizes)
+    never = found.joint[used, -1]
+    table = pd.DataFrame(
+        {
+            "size from (B)": lows[used],
+            "to (B)": lows[used + 1] - 1,
+            "allocations": found.sizes[used],
+            "never freed": never,
+        }
+    )
+    origin = of.header.origin
+    made_by = " ".join(origin.command) if origin.command else f"{origin.kind} by {origin.generator}"
+    note = f"{made_by}: {told['events']:,} events, {told['threads']} thread(s); lifetimes count allocations meanwhile."
+    return Figure(f"The trace {of.path.name}", note, panels, table)
+
+
+def _levels(found: Shape) -> list[int]:
+    """Return the largest live bytes in each of at most `LEVELS` equal parts of the trace."""
+    parts = np.array_split(found.live_bytes, min(LEVELS, len(found.live_bytes)))
+    return [int(part.max()) for part in parts]
+
+
+def _octaves(counts: Counts) -> dict[str, int]:
+    """Count allocations from each power of two on, from the smallest used one to the largest."""
+    lows = events.bucket_lows()[:-1]
+    octaves = np.array([int(low).bit_length() for low in lows.tolist()])
+    by_octave = np.bincount(octaves, weights=counts).astype(int)
+    used = np.flatnonzero(by_octave)
+    return {str(2**at // 2): int(by_octave[at]) for at in range(used[0], used[-1] + 1)} if len(used) else {}
+
+
+def bars(values: Sequence[float]) -> str:
+    """Draw values as a line of blocks: ``▁▄█``."""
+    most = max(values, default=0)
+    return "".join(BARS[round(7 * value / most)] if value else " " for value in values) if most else ""
+
+
+def _quantiles(counts: Counts) -> dict[str, int]:
+    """Return the lower ends of the buckets that hold the quantiles; empty without counts."""
+    total = np.cumsum(counts)
+    if not total[-1]:
+        return {}
+    lows = events.bucket_lows()
+    return {f"p{round(100 * part)}": int(lows[np.searchsorted(total, part * total[-1])]) for part in QUANTILES}
+
+
+def bytes_in_words(value: float) -> str:
+    """Say `3145728` as `3 MiB`."""
+    scale, unit = next(((scale, unit) for scale, unit in UNITS if value >= scale), UNITS[-1])
+    return f"{value / scale:.3g} {unit}"
+
+
+def count_in_words(value: float) -> str:
+    """Say `3000` as `3k`."""
+    scale, unit = next(((scale, unit) for scale, unit in COUNTS if value >= scale), COUNTS[-1])
+    return f"{value / scale:.3g}{unit}"
+
+
+def _ink(theme: Theme, name: str = "hakmem") -> str:
+    return FAMILIES[name].light if theme.name == "light" else FAMILIES[name].dark
+
+
+def _live(found: Shape, told: dict[str, Any]) -> Panel:
+    end = told["end_bytes"]
+    title = f"Live bytes peak at {bytes_in_words(told['peak_bytes'])}, {bytes_in_words(end)} are left at the end"
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        scale, unit = next(((scale, unit) for scale, unit in UNITS if told["peak_bytes"] >= 2 * scale), UNITS[-1])
+        axes.plot(found.live_at, found.live_bytes / scale, color=_ink(theme), lw=1.2)
+        axes.set(xlabel="event", ylabel=f"live {unit}", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        return f"Line of live bytes over {told['events']} events, at most {told['peak_blocks']} blocks at once."
+
+    return panel(draw, 2.7, title)
+
+
+def _histogram(counts: Counts, axes: Axes, theme: Theme, colour: str) -> None:
+    """Draw shares by octave: 0, 1, 2-3, 4-7, ... on a logarithmic axis."""
+    lows = events.bucket_lows()[:-1]
+    octaves = np.array([int(low).bit_length() for low in lows.tolist()])
+    shares = 100 * np.bincount(octaves, weights=counts) / max(1, counts.sum())
+    used = np.flatnonzero(shares)
+    shown = np.arange(used[0], used[-1] + 1) if len(used) else np.arange(1)
+    axes.bar(shown, shares[shown], width=0.85, color=_ink(theme, colour))
+    step = max(1, len(shown) // 6)
+    axes.set_xticks(shown[::step], [_octave(int(number)) for number in shown[::step]])
+
+
+def _octave(number: int) -> str:
+    low = 0 if number == 0 else 2 ** (number - 1)
+    scale, unit = next(((scale, unit[:1]) for scale, unit in UNITS if low >= scale), (1, "B"))
+    return f"{low // scale}{unit.replace('B', '')}"
+
+
+def _sizes(found: Shape, told: dict[str, Any]) -> Panel:
+    quantiles = told["size_quantiles"]
+    title = f"Half of all allocations are of at most about {bytes_in_words(quantiles.get('p50', 0))}"
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        _histogram(found.sizes, axes, theme, "hakmem")
+        axes.set(xlabel="size from, bytes (octaves: log scale)", ylabel="% of allocations")
+        return f"Histogram of sizes; quantiles in bytes: {quantiles}."
+
+    return panel(draw, 2.7, title)
+
+
+def _lifetimes(found: Shape, told: dict[str, Any]) -> Panel:
+    quantiles = told["lifetime_quantiles"]
+    title = f"Half of the freed blocks live for at most about {quantiles.get('p50', 0):,} allocations"
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        _histogram(found.lifetimes, axes, theme, "mimalloc")
+        axes.set(xlabel="lifetime from, allocations (octaves: log scale)", ylabel="% of freed blocks")
+        return f"Histogram of lifetimes; quantiles in allocations: {quantiles}."
+
+    return panel(draw, 2.7, title)
+
+
+def _sharing(found: Shape, told: dict[str, Any]) -> Panel:
+    blocks = max(1, int(found.joint.sum()))
+    never = int(found.joint[:, -1].sum())
+    parts = {
+        "freed by its thread": found.frees - found.cross_frees,
+        "freed by another one": found.cross_frees,
+        "never freed": never,
+    }
+    title = f"{100 * told['cross_thread_share']:.3g} % of the frees come from another thread"
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        shares = [100 * count / blocks for count in parts.values()]
+        axes.barh(list(parts), shares, color=[_ink(theme, name) for name in ("hakmem", "LEAN FREE", "system")])
+        axes.invert_yaxis()
+        axes.set(xlabel="% of blocks", xlim=(0, 100))
+        return "Bars: " + ", ".join(f"{name} {share:.3g} %" for name, share in zip(parts, shares, strict=True)) + "."
+
+    return panel(draw, 2.0, title)

@@ -1,0 +1,216 @@
+"""What share of a peer's speed hakmem reaches: ratios paired within blocks, milestones, and their chart.
+
+The claim "as fast as the peer" has a line drawn beforehand: the lower end of the 95 % interval is at least 97 %.
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+
+from hakmem import stats
+from hakmem.builds.allocators import FLAVOURS
+from hakmem.figure import FAMILIES, Figure, Theme, family, panel
+from hakmem.verdict import Word
+
+__all__ = ["BUILDS", "MILESTONES", "chart", "instructions_chart", "judge", "overview", "ratios"]
+
+MILESTONES = (50, 75, 90, 100, 115, 125)  # percent of the peer's throughput
+AS_FAST = 97.0  # percent that the interval's lower end has to reach
+BUILDS = {"hakmem_minimal": "FAST", "hakmem": "Standard", "hakmem_observe": "OBSERVE"}
+FILLS = {"FAST": "full", "Standard": "left", "OBSERVE": "none"}
+
+
+def ratios(rows: pd.DataFrame) -> pd.DataFrame:
+    """Compare every build of hakmem with every other allocator on each workload.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Trials of one host, all of one linkage.
+
+    Returns
+    -------
+    DataFrame
+        Columns workload, build (FAST, Standard, OBSERVE), peer, percent, low, high (of the peer's throughput, 95 %),
+        mops, peer_mops (medians), blocks, milestone (the highest that the whole interval reaches, 0 for none).
+    """
+    records = []
+    for workload, cell in rows.groupby("workload", sort=False):
+        table = stats.wide(cell, "ops_per_s")
+        keys = _keys(cell)
+        for key, (allocator, _) in keys.items():
+            if allocator not in FLAVOURS:
+                continue
+            for peer, (other, label) in keys.items():
+                x = stats.log_ratios(table, key, peer)
+                if other in FLAVOURS or not x.size:
+                    continue
+                found = stats.interval(x).exp()
+                low = 100 * found.low
+                reached = max((m for m in MILESTONES if low >= m), default=0)
+                records.append(
+                    {"workload": workload, "build": BUILDS[allocator], "peer": label}
+                    | {"percent": 100 * found.estimate, "low": low, "high": 100 * found.high}
+                    | {"mops": table[key].median() / 1e6, "peer_mops": table[peer].median() / 1e6}
+                    | {"blocks": x.size, "milestone": reached}
+                )
+    columns = ["workload", "build", "peer", "percent", "low", "high", "mops", "peer_mops", "blocks", "milestone"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def overview(table: pd.DataFrame, build: str = "FAST") -> pd.DataFrame:
+    """Put one build's shares side by side: a line a workload, a column a peer, `107 % (103 to 111)`."""
+    mine = table[table["build"] == build]
+    span = [
+        f"{p:.0f} % ({low:.0f} to {high:.0f})" if high < 1e6 else f"{p:.0f} %"
+        for p, low, high in zip(mine["percent"], mine["low"], mine["high"], strict=True)
+    ]
+    shown = mine.assign(span=span).pivot(index="workload", columns="peer", values="span")
+    return shown.reindex(list(dict.fromkeys(mine["workload"]))).rename_axis(columns=None).reset_index()
+
+
+def _keys(cell: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Columns of `stats.wide`, each with its allocator and name; the second baseline is noise, not a peer."""
+    lines = cell[cell["role"] != "baseline2"].drop_duplicates(["arm", "role"]).to_dict("records")
+    return {
+        stats.BASELINE if line["role"] == "baseline" else str(line["arm"]): (str(line["allocator"]), str(line["arm"]))
+        for line in lines
+    }
+
+
+def judge(table: pd.DataFrame, peer: str, build: str = "FAST") -> tuple[Word, list[str]]:
+    """Judge one build against the peer named beforehand.
+
+    Returns
+    -------
+    tuple
+        GO where it is as fast on every workload, NO-GO where it is surely slower on one, else INCONCLUSIVE; and what to
+        say, the finding first.
+    """
+    mine = table[(table["build"] == build) & (table["peer"] == peer)]
+    if mine.empty:
+        return "INCONCLUSIVE", [f"hakmem {build} and {peer} were not both measured."]
+    as_fast, slower = mine[mine["low"] >= AS_FAST], mine[mine["high"] < AS_FAST]
+    mean = math.exp(float(np.log(mine["percent"]).mean()))
+    ordered = mine.sort_values("percent")
+    low, high = ordered.iloc[0], ordered.iloc[-1]
+    word: Word = "NO-GO" if len(slower) else "GO" if len(as_fast) == len(mine) else "INCONCLUSIVE"
+    return word, [
+        f"hakmem {build} runs at {mean:.0f} % of {peer}'s throughput (geometric mean of {len(mine)} workloads).",
+        f"Least on {low['workload']} ({low['percent']:.0f} %), most on {high['workload']} ({high['percent']:.0f} %).",
+        f"As fast (95 % lower end at least {AS_FAST:g} %) on {len(as_fast)} workloads, surely slower on {len(slower)}"
+        + (f": {', '.join(slower['workload'])}." if len(slower) else ", undecided on the rest."),
+        *(_reached(mine, milestone) for milestone in MILESTONES if (mine["low"] >= milestone).any()),
+    ]
+
+
+def _reached(mine: pd.DataFrame, milestone: int) -> str:
+    return f"{milestone} % is reached on {int((mine['low'] >= milestone).sum())} of {len(mine)} workloads."
+
+
+def chart(table: pd.DataFrame, peer: str) -> Figure:
+    """Draw each build's share of one peer's throughput, a line a workload, with the milestones."""
+    shown = table[table["peer"] == peer]
+    names = list(dict.fromkeys(shown["workload"]))
+    fast = shown[shown["build"] == "FAST"]
+    above = int((fast["percent"] >= 100).sum())
+    title = f"hakmem FAST is ahead of {peer} on {above} of {len(fast)} workloads"
+    note = (
+        "Throughput as a percentage of the peer's, paired within blocks, with 95 % intervals; upright lines are the "
+        "milestones. Filled: FAST, half: Standard, hollow: OBSERVE. The axis is logarithmic; bars of very few blocks "
+        "are cut."
+    )
+    panels = (panel(_drawing(shown, names), 1.4 + 0.42 * len(names), title),) if names else ()
+    return Figure(f"What share of {peer}'s speed.", note, panels, shown)
+
+
+def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme], str]:
+    least, most = min(45.0, 0.8 * shown["percent"].min()), max(135.0, 1.25 * shown["percent"].max())
+    order = list(reversed(names))
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        axes.set_xscale("log")
+        axes.set_xlim(least, most)
+        for milestone in MILESTONES:
+            strong = milestone == 100
+            axes.axvline(milestone, color=theme.ink if strong else theme.quiet, lw=1.2 if strong else 0.7, ls="--")
+        for line in shown.to_dict("records"):
+            shift = 0.22 * (1 - list(FILLS).index(line["build"]))
+            colour = FAMILIES["hakmem"].light if theme.name == "light" else FAMILIES["hakmem"].dark
+            reach = [[line["percent"] - max(line["low"], least)], [min(line["high"], most) - line["percent"]]]
+            axes.errorbar(
+                line["percent"],
+                order.index(line["workload"]) + shift,
+                xerr=reach,
+                fmt="o",
+                ms=5.5,
+                color=colour,
+                fillstyle=FILLS[line["build"]],
+                markerfacecoloralt=theme.paper,
+                elinewidth=1.1,
+            )
+        axes.set_yticks(range(len(order)), [_short(name) for name in order])
+        axes.set_ylim(-0.6, len(order) - 0.4)
+        axes.grid(visible=False)
+        fine = [75, 90, 115, 125] if most < 250 else [75, 150, 300] if most < 800 else []  # labels that fit
+        ticks = [m for m in (20, 50, *fine, 100, 200, 500, 1000, 2000, 5000) if least <= m <= most]
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("Throughput (% of the peer's, log scale)")
+        fast = shown[shown["build"] == "FAST"]
+        words = ", ".join(f"{w} {p:.0f} %" for w, p in zip(fast["workload"], fast["percent"], strict=True))
+        return f"FAST: {words}."
+
+    return draw
+
+
+def _short(workload: str) -> str:
+    """`trace:data/traces/gcc.trace.zst` reads `trace:gcc` on a chart."""
+    return re.sub(r"^trace:(?:.*/)?([^/]+?)\.trace(?:\.zst)?", r"trace:\1", workload)
+
+
+def instructions_chart(counts: pd.DataFrame) -> Figure:
+    """Draw the instructions of an operation, the allocator's own and those of the program's loop.
+
+    Parameters
+    ----------
+    counts : DataFrame
+        From `callgrind.counted`.
+    """
+    panels = []
+    for workload, cell in counts.groupby("workload", sort=False):
+        ordered = cell.drop_duplicates("arm").sort_values("allocator", ascending=False)
+        least = ordered.iloc[-1]
+        title = f"{workload}: {least['arm']} takes the fewest instructions, {least['allocator']:.0f} an op"
+        panels.append(panel(_bars(ordered), 1.4 + 0.28 * len(ordered), title))
+    note = (
+        "Strong: the allocator's own instructions, an operation of the program; pale: the program's loop. Counted "
+        "under callgrind, between a short and a long run: exact, so there is no interval. Instructions are not time: "
+        "one miss of a cache costs as much as a hundred of them."
+    )
+    return Figure("What an operation takes in instructions.", note, tuple(panels), counts.drop(columns="name"))
+
+
+def _bars(ordered: pd.DataFrame) -> Callable[[Axes, Theme], str]:
+    lines = ordered.to_dict("records")
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        for y, line in enumerate(lines):
+            look = FAMILIES[family(str(line["name"]), {})]
+            colour = look.light if theme.name == "light" else look.dark
+            axes.barh(y, line["allocator"], height=0.62, color=colour)
+            axes.barh(y, line["loop"], left=line["allocator"], height=0.62, color=colour, alpha=0.25)
+            axes.text(line["allocator"] + line["loop"], y, f" {line['allocator']:.1f}", va="center", fontsize=8)
+        axes.set_yticks(range(len(lines)), [line["arm"] for line in lines])
+        axes.set_xlim(0, 1.13 * (ordered["allocator"] + ordered["loop"]).max())
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("Instructions an operation")
+        return ", ".join(f"{line['arm']} {line['allocator']:.1f}" for line in reversed(lines)) + "."
+
+    return draw

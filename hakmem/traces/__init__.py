@@ -1,0 +1,1 @@
+"""Traces of allocations: format, generators, recording, imports."""
