@@ -18,6 +18,7 @@ _Thread_local tcache hak_tls;
 
 static pthread_key_t exit_key;
 static bool exit_key_made;
+static _Thread_local bool left; /* its destructor ran, and may have been the last: libc still frees after all of them */
 
 /* ---- threads come and go ---- */
 
@@ -43,11 +44,15 @@ static heap *join(void) {
         hak_tls.pending[c] = &hak_poison;
 #endif
     }
+    left = false;
     stats_register(&h->stats);
     STAT(threads);
     if (exit_key_made) (void)pthread_setspecific(exit_key, h); /* may allocate: the thread is ready by now */
     return h;
 }
+
+/* A thread that has left and only frees does without, or each would leave a heap behind that no destructor ends. */
+static heap *join_to_free(void) { return left ? NULL : join(); }
 
 /* What others took from the list is no longer on it. */
 static void settle(heap *h, unsigned c) {
@@ -121,6 +126,7 @@ static void leave(void *arg) {
     slab_abandon(&h->slabs);
     for (unsigned c = 0; c <= CLASSES; c++) hak_tls.room[c] = 0;
     heap_end(h);
+    left = true;
 }
 
 bool tcache_init(void) {
@@ -232,7 +238,7 @@ NOINLINE void hak_overflow(block *p, size_t cls) {
     if (!h) { /* a thread's first free, in builds where nothing is pending: one block is on the list */
         hak_tls.head[cls] = LIST_END;
         hak_tls.room[cls] = 0;
-        if (join()) push(p, (unsigned)cls);
+        if (join_to_free()) push(p, (unsigned)cls);
         else slab_flush(NULL, (unsigned)cls, (chain){p, 1});
         return;
     }
@@ -258,7 +264,7 @@ NOINLINE void hak_free_slow(block *p, size_t cls) {
         cls = unit_record(u)->cls;
     }
     if (tcache_holds(p, (unsigned)cls)) hak_fatal("double free", p, hak_class[cls].size);
-    heap *h = join();
+    heap *h = join_to_free();
     if (!h || !slab_cached((unsigned)cls)) {
         hak_block_link(p, LIST_END);
         slab_flush(h ? &h->slabs : NULL, (unsigned)cls, (chain){p, 1});
