@@ -97,7 +97,7 @@ def test_an_unknown_driver_is_suggested(native: Path) -> None:
 def test_two_builders_build_once(native: Path) -> None:
     store = native.parent / "store"
     code = (
-        "import sys; from pathlib import Path; from hakmem.build import build\n"
+        "import sys; from pathlib import Path; from hakmem.builds.build import build\n"
         "print(build(native=Path(sys.argv[1]), store=Path(sys.argv[2])).path)"
     )
     command = [sys.executable, "-c", code, str(native), str(store)]

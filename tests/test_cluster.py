@@ -23,7 +23,8 @@ from hakmem.errors import ClusterError
 PLANNER = """
 import sys
 from pathlib import Path
-from hakmem import campaign, cluster, wire
+from hakmem import campaign
+from hakmem.hosts import cluster, wire
 from hakmem.study import CampaignSpec
 spec, ledger, where, revision, settles, *files = sys.argv[1:]
 if revision:  # plan as another checkout would

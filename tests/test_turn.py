@@ -13,7 +13,7 @@ from hakmem.system import turn
 
 HOLD = """
 import sys
-from hakmem import turn
+from hakmem.system import turn
 with turn.taken():
     print("has it", flush=True)
     sys.stdin.read()

@@ -56,8 +56,10 @@ def worker(
 def _part(name: str) -> ModuleType:
     """Load what needs dask.distributed, an extra that no other command asks for."""
     try:
-        return importlib.import_module(f"hakmem.{name}")
+        return importlib.import_module(f"hakmem.hosts.{name}")
     except ModuleNotFoundError as error:
+        if str(error.name).startswith("hakmem"):
+            raise
         raise MissingTool(
             f"no module {error.name!r}: a cluster needs the extra `cluster`, `make setup` installs it"
         ) from error

@@ -193,8 +193,9 @@ def _security(text: str, ca: Path | None, cert: Path | None, key: Path | None) -
 def _sources() -> str:
     """Hash the workbench itself: what measures and judges."""
     hashed = hashlib.sha256()
-    for file in sorted(Path(__file__).parents[1].rglob("*.py")):
-        hashed.update(file.name.encode() + b"\0" + file.read_bytes())
+    top = Path(__file__).parents[1]
+    for file in sorted(top.rglob("*.py")):
+        hashed.update(str(file.relative_to(top)).encode() + b"\0" + file.read_bytes())
     return hashed.hexdigest()[:12]
 
 

@@ -1,5 +1,5 @@
-/* The bytes of a trace, as docs/traces.md and hakmem/trace.py describe them: a header of fixed layout, the names of the marks,
- * a JSON text, padding up to `header_bytes`, then events. All little-endian. */
+/* The bytes of a trace, as docs/traces.md and hakmem/traces/trace.py describe them: a header of fixed layout, the names of the
+ * marks, a JSON text, padding up to `header_bytes`, then events. All little-endian. */
 #ifndef HAKMEM_TRACE_H
 #define HAKMEM_TRACE_H
 

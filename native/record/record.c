@@ -1,6 +1,6 @@
 /* Records what a program asks of malloc: preloaded, it passes every call on to the C library and notes it.
  *
- * One file a process, `$HAKMEM_RECORD.<pid>.<n>`: chunks of records, each of one thread; hakmem/recording.py turns it into a trace.
+ * One file a process, `$HAKMEM_RECORD.<pid>.<n>`: chunks of records, each of one thread; hakmem/traces/recording.py turns it into a trace.
  * The chunk that a thread writes is a shared map of the file: what was noted is in the file even if the program is killed, calls
  * _exit or replaces itself by exec. A child of fork opens a file of its own.
  *
