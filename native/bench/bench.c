@@ -1,8 +1,8 @@
 /* Memory, time and result lines of a driver; options are in options.c. */
+#include "bench.h"
 #include "epochs.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdarg.h>
@@ -54,7 +54,7 @@ void bench_init(int argc, char **argv, const bench_spec *spec) {
     bench_call_me(spec->driver);
     setvbuf(stdout, out_buffer, _IOFBF, sizeof out_buffer); /* or stdio would take its buffer from the heap under test */
     started_s = bench_now();
-    want_json = bench_parse_arguments(argc, argv, spec);
+    want_json = bench_parse_arguments(argc, argv, spec, bench_lap_options);
     prefault_gate = bench_prefault_gate();
     start_memory = bench_read_memory();
     bench_laps_begin();
@@ -65,39 +65,7 @@ int64_t bench_warmup(int64_t run) {
     return warmup_iterations;
 }
 
-/* ---- memory and time ---- */
-
-size_t bench_read_file(const char *path, char *buffer, size_t size) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return 0;
-    size_t have = 0;
-    ssize_t got;
-    while (have + 1 < size && (got = read(fd, buffer + have, size - 1 - have)) > 0) have += (size_t)got;
-    close(fd);
-    buffer[have] = 0;
-    return have;
-}
-
-int64_t bench_kilobytes(const char *text, const char *key) {
-    const char *at = strstr(text, key);
-    return at ? strtoll(at + strlen(key), NULL, 10) : -1;
-}
-
-/* smaps_rollup is exact where the counters behind VmHWM may lag by some pages a CPU, so the peak is the larger of both. */
-bench_memory bench_read_memory(void) {
-    static char text[4096];
-    bench_memory memory = {-1, -1, -1, -1};
-    if (bench_read_file("/proc/self/smaps_rollup", text, sizeof text)) {
-        memory.rss_kb = bench_kilobytes(text, "\nRss:");
-        memory.anon_kb = bench_kilobytes(text, "\nAnonymous:");
-        memory.lazyfree_kb = bench_kilobytes(text, "\nLazyFree:");
-    }
-    if (bench_read_file("/proc/self/status", text, sizeof text)) memory.peak_rss_kb = bench_kilobytes(text, "\nVmHWM:");
-    if (memory.peak_rss_kb < memory.rss_kb) memory.peak_rss_kb = memory.rss_kb;
-    for (int i = 0; i < phase_count; i++)
-        if (memory.peak_rss_kb < phases[i].memory.peak_rss_kb) memory.peak_rss_kb = phases[i].memory.peak_rss_kb;
-    return memory;
-}
+/* ---- time ---- */
 
 void bench_phase(const char *format, ...) {
     if (phase_count == MAX_PHASES) bench_die("more than %d phases", MAX_PHASES);
@@ -298,7 +266,7 @@ static void put_json(uint64_t ops, double ops_per_s, int64_t peak_kb) {
     printf("}\n");
 }
 
-static double live_kb(void) {
+static double told_live_kb(void) {
     for (int i = 0; i < extra_count; i++)
         if (strcmp(extras[i].name, "live_kb") == 0) return extras[i].value;
     return -1;
@@ -306,7 +274,7 @@ static double live_kb(void) {
 
 int bench_report(uint64_t ops, uint64_t iter, uint64_t ws) {
     all_ops += ops;
-    if (bench_lap_ends(all_ops, timed.seconds, phase_count ? phases[phase_count - 1].memory : bench_read_memory(), live_kb()))
+    if (bench_lap_ends(all_ops, timed.seconds, phase_count ? phases[phase_count - 1].memory : bench_read_memory(), told_live_kb()))
         return 0;
     if (bench_laps.laps) {
         bench_extra("laps", bench_laps.laps);

@@ -9,40 +9,16 @@
 #ifndef BENCH_H
 #define BENCH_H
 
+#include "options.h"
+#include "process.h"
 #include "say.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <time.h>
-
-/* One option: exactly one of number, real, text is set; it points to the default and receives the value. */
-typedef struct {
-    const char *name;
-    const char *help;
-    int64_t *number;
-    double *real;
-    const char **text;
-    int64_t lo, hi; /* range of a number or a real, both ends allowed */
-    const char *choices; /* of a text, separated by blanks; NULL: any */
-} bench_option;
-
-typedef struct {
-    const char *driver;
-    const char *about;
-    const bench_option *options; /* ends with a NULL name */
-    int positional; /* so many of the first options may be given without their name */
-} bench_spec;
-
-typedef struct {
-    int64_t rss_kb, anon_kb, lazyfree_kb, peak_rss_kb; /* -1: the kernel does not say */
-} bench_memory;
 
 enum bench_touch { BENCH_TOUCH_NONE, BENCH_TOUCH_FIRST, BENCH_TOUCH_PAGE, BENCH_TOUCH_FULL };
 #define BENCH_TOUCH_CHOICES "none first page full" /* of a block's new bytes */
 
-bool bench_parse_arguments(int argc, char **argv, const bench_spec *spec); /* whether --json was given; exits with 2 on bad ones */
-int64_t bench_prefault_gate(void); /* HAKMEM_BENCH_PREFAULT or its default */
 void bench_init(int argc, char **argv, const bench_spec *spec);
 int64_t bench_warmup(int64_t run); /* untimed iterations before a run of so many, after HAKMEM_BENCH_PREFAULT */
 void bench_timed_begin(void);
@@ -58,18 +34,8 @@ int bench_main(int argc,
 double bench_timed_seconds(void);
 void bench_sleep_ms(double ms);
 void bench_start_thread(void *(*work)(void *), void *argument); /* detached; dies when there is none to be had */
-bench_memory bench_read_memory(void);
-size_t bench_read_file(const char *path, char *buffer, size_t size); /* of /proc; returns the length, 0 where there is none */
-int64_t bench_kilobytes(const char *text, const char *key); /* the number behind the key, -1 where it is not */
 enum bench_touch bench_touch_named(const char *name);
 void bench_touch(void *p, size_t begin, size_t end, enum bench_touch how);
-
-/* Seconds of the monotonic clock. */
-static inline double bench_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* xorshift32 with the shifts 13, 17, 5; the state is never 0. */
 static inline uint32_t bench_random(uint32_t *state) {

@@ -2,6 +2,8 @@
  * and again in one process. SIGINT and SIGTERM end a run of laps after the lap at work, with a full report. */
 #include "epochs.h"
 
+#include "say.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

@@ -2,7 +2,8 @@
 #ifndef EPOCHS_H
 #define EPOCHS_H
 
-#include "bench.h"
+#include "options.h"
+#include "process.h"
 
 typedef struct {
     int number;

@@ -1,5 +1,7 @@
 /* Options of a driver: strict, because a mistyped argument would silently measure something else. */
-#include "epochs.h"
+#include "options.h"
+
+#include "say.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -8,6 +10,7 @@
 #include <string.h>
 
 static const bench_spec *spec;
+static const bench_option *shared; /* by all drivers */
 
 static bool is_choice(const char *choices, const char *word) {
     size_t length = strlen(word);
@@ -60,7 +63,7 @@ static const bench_option *find_among(const bench_option *options, const char *n
 
 static const bench_option *find_option(const char *name, size_t length) {
     const bench_option *own = find_among(spec->options, name, length);
-    return own ? own : find_among(bench_lap_options, name, length);
+    return own ? own : find_among(shared, name, length);
 }
 
 static void print_options(const bench_option *options) {
@@ -79,16 +82,17 @@ static _Noreturn void print_help(void) {
     for (int i = 0; i < spec->positional; i++) printf(" [%s]", spec->options[i].name);
     printf(" [--name=value ...] [--json]\n%s\n\n", spec->about);
     print_options(spec->options);
-    print_options(bench_lap_options);
+    print_options(shared);
     printf("  --%-15s %s\n\nHAKMEM_BENCH_PREFAULT sets the untimed warm-up iterations (default: a tenth of the run).\n", "json",
            "print one line of JSON last");
     exit(0);
 }
 
-bool bench_parse_arguments(int argc, char **argv, const bench_spec *of) {
+bool bench_parse_arguments(int argc, char **argv, const bench_spec *own, const bench_option *of_all) {
     bool want_json = false;
     int positional = 0;
-    spec = of;
+    spec = own;
+    shared = of_all;
     for (int i = 1; i < argc; i++) {
         const char *arg = argv[i];
         if (strcmp(arg, "--json") == 0) {

@@ -1,5 +1,6 @@
 /* random_mixed for minutes or hours in one process: every epoch's throughput, memory and longest stall becomes a line of the CSV.
  * SIGINT and SIGTERM end the run early with a full report. */
+#include "bench.h"
 #include "epochs.h"
 
 #include <malloc.h>
