@@ -32,29 +32,33 @@ class Orphans:
 
     def names(self, leader: int) -> tuple[str, ...]:
         """Name the processes that run on though `leader` has ended."""
-        return tuple(_comm(pid) for pid in sorted(self._running(leader)))
+        adopted = self._adopted(leader)
+        family = adopted.union(*(descendants(pid) for pid in adopted))
+        return tuple(_comm(pid) for pid in sorted(family) if _runs(pid))
 
     def end(self, leader: int) -> None:
-        """Kill and reap what is left of a process that has ended and been reaped."""
+        """Kill and reap what is left of a process that has ended and been reaped.
+
+        Only children of this process are killed, whose numbers nobody else can have before they are reaped; what a
+        killed one leaves behind is a child in the next round.
+        """
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
-            running = self._running(leader)
-            for pid in running:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            adopted = self._adopted(leader)
+            for pid in adopted:
+                os.kill(pid, signal.SIGKILL)
             for pid in children(os.getpid()) - self._before:
                 if _session(pid) != os.getsid(0):  # what others start in this process stays in its session
                     with contextlib.suppress(ChildProcessError):
                         os.waitpid(pid, os.WNOHANG)
-            if not running:
+            if not adopted:
                 return
             time.sleep(0.002)
 
-    def _running(self, leader: int) -> set[int]:
-        """Find the living ones among the adopted and their descendants."""
-        adopted = {pid for pid in children(os.getpid()) - self._before - {leader} if self._ours(pid, leader)}
-        family = adopted.union(*(descendants(pid) for pid in adopted))
-        return {pid for pid in family if _state(pid) not in ("", "Z", "X")}
+    def _adopted(self, leader: int) -> set[int]:
+        """Find the children of this process that came from the measured one and have not ended."""
+        others = children(os.getpid()) - self._before - {leader}
+        return {pid for pid in others if _runs(pid) and self._ours(pid, leader)}
 
     def _ours(self, pid: int, leader: int) -> bool:
         return _session(pid) == leader or self._mark in _read(pid, "environ")
@@ -108,8 +112,8 @@ def _stat(pid: int) -> list[bytes]:
     return _read(pid, "stat").rpartition(b")")[2].split()
 
 
-def _state(pid: int) -> str:
-    return (_stat(pid) or [b""])[0].decode()
+def _runs(pid: int) -> bool:
+    return (_stat(pid) or [b""])[0] not in (b"", b"Z", b"X")
 
 
 def _session(pid: int) -> int:
