@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,17 @@ def test_the_group_holds_who_entered_it_and_is_removed() -> None:
         os.waitpid(pid, 0)
         assert members == own.split()[0] == str(pid)
     assert not group.exists()
+
+
+def test_groups_of_killed_makers_are_swept(tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    stale, mine, living, busy = (tmp_path / f"hakmem-{pid}" for pid in (ended.pid, os.getpid(), os.getppid(), "0"))
+    for group in (stale, mine, living, busy):
+        group.mkdir()
+    (busy / "holds").touch()  # the kernel refuses as this folder does
+    container._sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {living, busy}
 
 
 def test_a_machine_without_a_controller_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

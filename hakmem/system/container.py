@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hakmem.console import complain
 from hakmem.errors import MissingTool
 
 __all__ = ["entering", "limit", "why_not"]
 
+PREFIX = "hakmem-"
 LIMITS = {  # files of a group by version of the interface, those that may be missing last
     "cgroup2": ("memory.max", "memory.swap.max"),
     "cgroup": ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
@@ -45,7 +47,8 @@ def limit(mebibytes: int) -> Iterator[Path]:
     """
     answers = []
     for kind, parent in _parents():
-        group = parent / f"hakmem-{os.getpid()}"
+        _sweep(parent)
+        group = parent / f"{PREFIX}{os.getpid()}"
         try:
             group.mkdir()
         except OSError as error:
@@ -95,12 +98,21 @@ def _set(group: Path, kind: str, mebibytes: int) -> None:
             (group / perhaps).write_text("0" if kind == "cgroup2" else str(mebibytes << 20))
 
 
+def _sweep(parent: Path) -> None:
+    """Remove the groups of makers that were killed before they could; the kernel keeps one that holds a process."""
+    for group in parent.glob(f"{PREFIX}*"):
+        maker = group.name.removeprefix(PREFIX)
+        if maker == str(os.getpid()) or not Path("/proc", maker).exists():
+            with contextlib.suppress(OSError):
+                group.rmdir()
+
+
 def _remove(group: Path) -> None:
     deadline = time.monotonic() + REMOVAL_S
     while True:
         try:
             return group.rmdir()
-        except OSError:
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise
+                return complain(f"left behind for the next measurement to remove: {group}: {error.strerror}")
             time.sleep(0.002)
