@@ -55,6 +55,14 @@ def test_a_patch_is_an_arm_with_its_own_gates(patch: Path) -> None:
     assert here["effective_gates"]["HAKMEM_SS_MEM_LEAN_TARGET_MB"] == "10"
     assert there["effective_gates"]["HAKMEM_SS_MEM_LEAN_TARGET_MB"] == "12"  # the patched library itself says so
     assert there["version"] == found.version != here["version"]
+    text = patch.read_text()
+    try:
+        patch.write_text(text.replace('"12"', '"13"'))
+        again = allocators.find(name, compile_native())
+    finally:
+        patch.write_text(text)
+    assert again.gates().gate("SS_MEM_LEAN_TARGET_MB").default == "13"  # the file was edited in the same session
+    assert again.name != found.name and again.version != found.version
 
 
 def test_a_revision_is_named_by_its_commit_and_swept_like_any_arm(

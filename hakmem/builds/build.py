@@ -96,6 +96,7 @@ def build(
     cflags_extra: str = "",
     native: Path | None = None,
     store: Path | None = None,
+    flavour: str | None = None,
     layouts: Layouts | None = None,
 ) -> Build:
     """Compile the allocator and its drivers, or find them compiled already.
@@ -108,6 +109,8 @@ def build(
         Further compiler flags, put behind those of the Makefile.
     native, store : Path, optional
         Source directory and the directory that holds the builds; those of the checkout by default.
+    flavour : str, optional
+        Make the libraries of this one, and no drivers.
     layouts : Layouts, optional
         Make these libraries, and nothing else.
 
@@ -129,7 +132,7 @@ def build(
         if shutil.which(tool) is None:
             raise MissingTool(f"no program {tool!r} on the PATH: apt-get install gcc make")
     compiler = _first_line([*cc.split(), "--version"])
-    goals = layouts.goals() if layouts else []
+    goals = layouts.goals() if layouts else ["libs", f"FLAVOURS={flavour}"] if flavour else []
     if layouts and not (native / LINKERS).is_dir():
         raise BuildFailed(
             f"these sources are older than layouts, they have no native/{LINKERS}: compare without --layouts"

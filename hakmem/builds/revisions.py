@@ -5,6 +5,7 @@
 """
 
 import hashlib
+import os
 import shutil
 import subprocess
 import tempfile
@@ -47,7 +48,6 @@ class Revision(BaseModel):
         return self.build.path / GATES
 
 
-@lru_cache(maxsize=32)
 def make(name: str, layouts: Layouts | None = None) -> Revision:
     """Build a revision, or find it built.
 
@@ -56,7 +56,7 @@ def make(name: str, layouts: Layouts | None = None) -> Revision:
     name : str
         ``rev:GITREV`` or ``patch:FILE.diff``.
     layouts : Layouts, optional
-        Build its library in these layouts, and nothing else.
+        Build its library in these layouts instead.
 
     Returns
     -------
@@ -76,6 +76,15 @@ def make(name: str, layouts: Layouts | None = None) -> Revision:
     if patch is not None and not patch.is_file():
         raise BadParameter(f"{name}: there is no file {patch}")
     commit = _commit("HEAD" if patch else what, name)
+    digest = hashlib.sha256(patch.read_bytes()).hexdigest()[:8] if patch else ""
+    made = _built(name, commit, patch, digest, layouts)
+    named = f"patch:{patch.name}@{digest}" if patch else f"rev:{commit[:12]}"
+    return Revision(name=named, commit=commit[:12], build=made)
+
+
+@lru_cache(maxsize=32)
+def _built(name: str, commit: str, patch: Path | None, digest: str, layouts: Layouts | None) -> Build:
+    """Build a commit with a patch of this content; a name may mean another one later, in the same session."""
     with _worktree(commit) as tree:
         if patch is not None:
             done = _git("apply", str(patch), at=tree)
@@ -84,14 +93,12 @@ def make(name: str, layouts: Layouts | None = None) -> Revision:
         native = tree / "native"
         if not (native / "src" / GATES).is_file():
             raise BadParameter(f"{name}: commit {commit[:12]} has no native/src/{GATES}, so no allocator to compare")
-        made = compile_native(native=native, layouts=layouts)
+        made = compile_native(native=native, flavour="hakmem", layouts=layouts)
         kept = made.path / GATES
         if not kept.exists():
-            shutil.copyfile(native / "src" / GATES, kept)
-    if patch is not None:
-        digest = hashlib.sha256(patch.read_bytes()).hexdigest()[:8]
-        return Revision(name=f"patch:{patch.name}@{digest}", commit=commit[:12], build=made)
-    return Revision(name=f"rev:{commit[:12]}", commit=commit[:12], build=made)
+            whole = Path(shutil.copy(native / "src" / GATES, made.path / f"{GATES}.{os.getpid()}"))
+            whole.rename(kept)  # nobody reads half of it
+    return made
 
 
 @contextmanager
