@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 from test_campaign import plan
 
-from hakmem import campaign
+from hakmem import campaign, paths
+from hakmem.builds import allocators
 from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
 from hakmem.hosts import wire
@@ -68,4 +69,7 @@ def test_an_offer_names_what_every_host_must_have(tmp_path: Path) -> None:
     assert offered.spec["allocators"] == ["system", "hakmem"]
     assert offered.arms == tuple(arm.label for arm in made.arms)
     assert offered.allocators["hakmem"].startswith(f"build {made.build.build_id} ")
+    patch = f"patch:{paths.native() / 'test' / 'never_called.diff'}"
+    offered = wire.offer(plan(tmp_path, allocators=["hakmem", patch, "peers"]), "s")
+    assert offered.spec["allocators"] == ["hakmem", patch, *allocators.installed_peers()]  # what every host can find
     assert wire.Offer.model_validate_json(offered.model_dump_json()) == offered

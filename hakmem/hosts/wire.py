@@ -21,9 +21,11 @@ from distributed.security import Security
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from hakmem import __version__
+from hakmem.builds import allocators
 from hakmem.builds.build import Build
 from hakmem.campaign import Plan
 from hakmem.errors import BadParameter
+from hakmem.study import PEERS
 from hakmem.system import kernel, machine
 
 __all__ = [
@@ -212,12 +214,13 @@ def identity(build: Build) -> Identity:
 
 
 def offer(made: Plan, session: str) -> Offer:
-    """Make the offer of a plan: its allocators by name, so that every host measures the same ones."""
-    labels = tuple(dict.fromkeys(arm.allocator.label for arm in made.arms))
+    """Make the offer of a plan: its peers by name, so that every host measures the same ones."""
+    found = tuple(arm.allocator.label for arm in made.arms if arm.allocator.name in allocators.PEERS)
+    names = [one for name in made.spec.allocators for one in (found if name == PEERS else (name,))]
     return Offer(
         session=session,
         identity=identity(made.build),
-        spec=made.spec.model_copy(update={"allocators": labels}).model_dump(mode="json"),
+        spec=made.spec.model_copy(update={"allocators": tuple(dict.fromkeys(names))}).model_dump(mode="json"),
         ledger=made.ledger.name,
         arms=tuple(arm.label for arm in made.arms),
         allocators=versions(made),
