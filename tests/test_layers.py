@@ -26,7 +26,8 @@ LEAVES = {
     "classes": {"base"},
 }
 ALLOWED = dict(LEAVES)
-ROOMS = ("os", "live", "lean", "superslab", "slab", "large", "heap", "background", "tcache", "census", "dump", "api")
+ROOMS = ("os", "live", "lean", "superslab", "depot", "misuse", "slab", "large")
+ROOMS += ("heap", "background", "tcache", "census", "dump", "api")
 for room in ROOMS:
     ALLOWED[room] = set(ALLOWED)
 PUBLIC = {"../include/hakmem.h", "../include/hakmem_inline.h", "gates.def"}

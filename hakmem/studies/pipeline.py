@@ -32,7 +32,8 @@ RETURNS = {
 }
 EARLY = {"purge_runs": "searched", "early_under_target": "under the target", "early_cpu_budget": "CPU budget spent"}
 ROOMS = {
-    **{"fast path": "fast path", "api": "fast path", "tcache": "thread caches", "slab": "slabs"},
+    **{"fast path": "fast path", "api": "fast path", "tcache": "thread caches", "depot": "thread caches"},
+    **{"slab": "slabs", "misuse": "slabs"},
     **dict.fromkeys(("superslab", "lean", "policy", "os", "large"), "SuperSlabs and below"),
     "stats": "counting (OBSERVE)",
 }

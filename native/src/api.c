@@ -7,12 +7,14 @@
  */
 #include "background.h"
 #include "census.h"
+#include "depot.h"
 #include "diag.h"
 #include "dump.h"
 #include "gates.h"
 #include "heap.h"
 #include "large.h"
 #include "live.h"
+#include "misuse.h"
 #include "stats.h"
 #include "tcache.h"
 
@@ -41,7 +43,7 @@ static COLD bool start(void) {
         static bool prepared;
         if (!prepared) {
             gates_load();
-            slab_init();
+            depot_init();
             dump_start();
             prepared = true;
         }
@@ -61,6 +63,7 @@ static inline bool started(void) { return likely(__atomic_load_n(&ready, __ATOMI
 static void before_fork(void) {
     lock(&start_lock);
     heap_lock_all();
+    depot_lock_all();
     slab_lock_all();
     ss_lock_all();
     lean_lock();
@@ -72,6 +75,7 @@ static void after_fork(void) {
     lean_unlock();
     ss_unlock_all();
     slab_unlock_all();
+    depot_unlock_all();
     heap_unlock_all();
     unlock(&start_lock);
 }
@@ -94,7 +98,7 @@ __attribute__((destructor)) static void at_exit(void) {
     dump_json_at_exit();
     if (HAK_CHECKS) { /* misuse that no later free has brought to light */
         tcache_drain();
-        slab_depot_drain();
+        slab_drain_depot();
     }
     dump_at_exit();
     live_end();
@@ -130,7 +134,7 @@ void hak_count_fast(int is_free) { stat_add(is_free ? ST_free_fast : ST_malloc_f
 /* Class of a block that must be live; 0: a page run or span. */
 static unsigned class_of_live(void *p, const char *what) {
     if (large_owns(p)) return 0;
-    slab_check_live(p, what);
+    misuse_check_live(p, what);
     unsigned c = unit_record(unit_of(p))->cls;
     if (tcache_holds(p, c)) hak_fatal(what, p, hak_class[c].size);
     return c;
@@ -259,7 +263,7 @@ EXPORT size_t hakmem_stats_json(char *buf, size_t size) { return started() ? dum
 
 EXPORT size_t hakmem_residency_json(char *buf, size_t size) { return started() ? census_json(buf, size) : 0; }
 
-EXPORT int hakmem_check(void) { return started() && slab_check(); }
+EXPORT int hakmem_check(void) { return started() && census_check(); }
 
 EXPORT void hakmem_stats_get(hakmem_stats *out) {
     size_t cached, units;
@@ -268,7 +272,7 @@ EXPORT void hakmem_stats_get(hakmem_stats *out) {
     stats_block t;
     stats_total(&t);
     out->resident = lean_resident();
-    out->live = slab_live_bytes() + ss_run_bytes();
+    out->live = census_live_bytes();
     out->metadata = lean_metadata() + tcache_bytes(&cached);
     ss_count(&out->superslabs, &units);
     out->target = lean_releases() ? (size_t)ss_mem_lean_target_mb() * MIB : 0;

@@ -1,5 +1,7 @@
 #include "census.h"
 
+#include "depot.h"
+#include "diag.h"
 #include "gates.h"
 #include "live.h"
 #include "slab.h"
@@ -10,8 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
-
-#if HAK_STATS_ON
 
 typedef struct {
     size_t slabs, out, freed, resident, cached; /* freed: blocks that came back; cached: in threads' caches and the depot */
@@ -65,15 +65,53 @@ static void count_superslab(census *n, size_t first) {
     }
 }
 
-static void take(census *n) {
-    size_t cached[CLASSES + 1] = {0};
-    *n = (census){.cached_known = tcache_blocks(cached)};
-    for (unsigned c = 1; c <= CLASSES; c++) n->cls[c].cached = cached[c] + slab_depot_blocks(c);
+static void count_all(census *n) {
     slab_lock_all();
     ss_lock_all();
     for (size_t u = 0; u < hak_arena_units && ss_known_unit(u); u += ss_units) count_superslab(n, u);
     ss_unlock_all();
     slab_unlock_all();
+}
+
+size_t census_live_bytes(void) {
+    census n = {0};
+    count_all(&n);
+    size_t live = n.run_bytes + n.span_bytes;
+    for (unsigned c = 1; c <= CLASSES; c++) live += n.cls[c].out * hak_class[c].size;
+    return live;
+}
+
+static bool is_sound(size_t u) {
+    unit *s = unit_record(u);
+    if (s->state != UNIT_SLAB) return true;
+    const class_info *c = &hak_class[s->cls];
+    unsigned set = 0;
+    for (unsigned w = 0; w < div_up(c->count, 64); w++) set += count_ones(unit_bits(s, c->count)[w]);
+    bool some = s->nfree || s->carved < c->count;
+    if (set == s->nfree && s->carved <= c->count && s->nfree <= s->carved && s->listed == (!s->owner && some) &&
+        (hak_unit_class[u] == s->cls || hak_unit_class[u] == 0) && (ss_of_unit(u)->used >> (u % ss_units) & 1))
+        return true;
+    hak_msg("slab %zu breaks an invariant: class %u, free %u of bits %u, carved %u", u, s->cls, s->nfree, set, s->carved);
+    return false;
+}
+
+bool census_check(void) {
+    bool ok = true;
+    slab_lock_all();
+    ss_lock_all();
+    for (size_t u = 0; u < hak_arena_units && ss_known_unit(u) && ok; u++) ok = is_sound(u);
+    ss_unlock_all();
+    slab_unlock_all();
+    return ok;
+}
+
+#if HAK_STATS_ON
+
+static void take(census *n) {
+    size_t cached[CLASSES + 1] = {0};
+    *n = (census){.cached_known = tcache_blocks(cached)};
+    for (unsigned c = 1; c <= CLASSES; c++) n->cls[c].cached = cached[c] + depot_blocks(c);
+    count_all(n);
 }
 
 #define PUT(...) n += (size_t)snprintf(n < size ? buf + n : NULL, n < size ? size - n : 0, __VA_ARGS__)
@@ -160,7 +198,7 @@ size_t census_json(char *buf, size_t size) {
 static void describe(char *buf, size_t size) {
     static const char *const kinds[OCT_KINDS] = {HAK_OCT_KINDS};
     const tcache_layout t = tcache_where();
-    const slab_layout d = slab_where();
+    const depot_layout d = depot_where();
     size_t n = 0;
     PUT("{\"hakmem_live\":1,\"version\":\"" HAK_VERSION "\",\"build\":\"" HAK_BUILD_NAME
         "\",\"pid\":%ld,\"start\":%llu,\"page\":%zu,",

@@ -9,6 +9,10 @@
 
 #include "base.h"
 
+/* In blocks that are not in their slab (live or in a cache), page runs and spans. */
+size_t census_live_bytes(void);
+bool census_check(void); /* holds every slab against the invariants of slab.h; says which breaks one */
+
 /* {"classes":[..],"metadata":{..},..,"map":[[index,word,..],..]}; returns the bytes needed. */
 size_t census_json(char *buf, size_t size);
 

@@ -33,4 +33,10 @@ typedef struct {
 
 extern HIDDEN const class_info hak_class[CLASSES + 1];
 
+/* The block that begins at an offset in a slab of the class; its `count`: none does. */
+static inline unsigned class_block_at(const class_info *c, size_t off) {
+    unsigned i = (unsigned)((off * (uint64_t)c->reciprocal) >> 32);
+    return off == (size_t)i * c->size && i < c->count ? i : c->count;
+}
+
 #endif

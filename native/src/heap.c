@@ -1,6 +1,7 @@
 #include "heap.h"
 
 #include "gates.h"
+#include "misuse.h"
 #include "os.h"
 
 #include <string.h>
@@ -74,7 +75,8 @@ UNSEEN static bool is_a_block(const block *b, unsigned c) {
     size_t u = unit_of(b);
     if (!in_arena(b) || !ss_known_unit(u)) return false;
     const unit *s = unit_record(u);
-    return peek(&s->state) == UNIT_SLAB && peek(&s->cls) == c && ((uintptr_t)b & UNIT_MASK) % hak_class[c].size == 0;
+    return peek(&s->state) == UNIT_SLAB && peek(&s->cls) == c &&
+           class_block_at(&hak_class[c], (uintptr_t)b & UNIT_MASK) < hak_class[c].count;
 }
 
 /* The block behind b on a list; NULL: b is on none. */
@@ -93,7 +95,7 @@ static bool begin_cut(cut *k, block *first, unsigned c) {
     ss_lock_all();
     *k = (cut){.first = first, .second = behind(first, c)};
     if (k->second && k->second != LIST_END) k->rest = behind(k->second, c);
-    bool ok = k->rest && k->rest != LIST_END && change(k->second, c, hak_secret ^ (uintptr_t)k->rest, slab_mark_of(k->rest));
+    bool ok = k->rest && k->rest != LIST_END && change(k->second, c, hak_secret ^ (uintptr_t)k->rest, misuse_mark_of(k->rest));
     ss_unlock_all();
     return ok;
 }
@@ -101,12 +103,12 @@ static bool begin_cut(cut *k, block *first, unsigned c) {
 /* After the barrier; `first` is where the list begins now. */
 UNSEEN static bool end_cut(const cut *k, const block *first, unsigned c) {
     ss_lock_all();
-    bool ok = first == k->first && behind(first, c) == k->second && peek(&k->second->mac) == slab_mark_of(k->rest);
+    bool ok = first == k->first && behind(first, c) == k->second && peek(&k->second->mac) == misuse_mark_of(k->rest);
     if (ok) {
         poke(&k->second->next, LIST_END);
         __atomic_store_n(&k->second->mac, hak_secret ^ (uintptr_t)LIST_END, __ATOMIC_RELEASE);
     } else {
-        (void)change(k->second, c, slab_mark_of(k->rest), hak_secret ^ (uintptr_t)k->rest);
+        (void)change(k->second, c, misuse_mark_of(k->rest), hak_secret ^ (uintptr_t)k->rest);
     }
     ss_unlock_all();
     return ok;

@@ -9,7 +9,7 @@
 
 bool hak_lean_releases;
 static bool lean, warned_unreachable, purges_futile;
-static size_t resident, metadata, before_start;
+static size_t resident, metadata, before_start, freed_since_purge, purge_step = PURGE_STEP_BYTES;
 static policy_pressure pressure;
 static policy_pulse pulse;
 static policy_purse purse;
@@ -59,18 +59,50 @@ int ss_maybe_decommit_superslab(void *ptr, size_t size) {
     return 0;
 }
 
-bool lean_may_purge(uint64_t *t0) {
+void lean_freed(size_t bytes) { __atomic_fetch_add(&freed_since_purge, bytes, __ATOMIC_RELAXED); }
+
+/* Free pages age from the first time they are noticed; a purge starts the clock anew. */
+static bool too_old(void) {
+    static uint64_t noticed;
+    uint64_t limit = (uint64_t)gate(G_SS_LEAN_DECAY_MS) * 1000000, now, since = peek(&noticed);
+    if (!limit || !peek(&freed_since_purge)) return false;
+    now = os_now_coarse_ns();
+    if (!policy_is_due(since, now, limit)) {
+        if (!since) poke(&noticed, now);
+        return false;
+    }
+    poke(&noticed, 0);
+    return true;
+}
+
+static bool may_spend(void) {
     lock(&purse_lock);
     bool ok = policy_may_spend(&purse, os_now_ns(), (unsigned)gate(G_SS_LEAN_CPU_PERMILLE));
     unlock(&purse_lock);
-    if (ok) *t0 = os_cpu_ns();
-    else STAT(early_cpu_budget);
+    if (!ok) STAT(early_cpu_budget);
     return ok;
 }
 
-void lean_purge_done(uint64_t t0, bool futile) {
-    poke(&purges_futile, futile);
-    uint64_t spent = os_cpu_ns() - t0;
+bool lean_purge_begin(lean_purge *p, bool at_rest) {
+    bool old = too_old();
+    p->over = lean_excess() > 0;
+    if (!p->over && !old) {
+        STAT(early_under_target);
+        return false;
+    }
+    p->freed = peek(&freed_since_purge);
+    if ((p->freed < (at_rest ? 1 : peek(&purge_step)) && !old) || !may_spend()) return false;
+    poke(&freed_since_purge, 0);
+    p->resident = lean_resident();
+    p->t0 = os_cpu_ns();
+    return true;
+}
+
+void lean_purge_end(const lean_purge *p) {
+    uint64_t spent = os_cpu_ns() - p->t0;
+    size_t now = lean_resident();
+    poke(&purge_step, policy_step(PURGE_STEP_BYTES, now));
+    poke(&purges_futile, p->over && p->resident < now + p->freed / 4);
     lock(&purse_lock);
     policy_spent(&purse, spent);
     unlock(&purse_lock);

@@ -40,7 +40,14 @@ bool lean_released_reads_zero(void); /* what was given back so reads as zeros */
 int ss_maybe_decommit_superslab(void *ptr, size_t size);
 void ss_os_stats_record_lean_retire(void);
 
-bool lean_may_purge(uint64_t *t0); /* within the CPU budget; starts the clock, of this thread's CPU time */
-void lean_purge_done(uint64_t t0, bool futile);
+/* When to look for free pages: enough was freed above the target, or pages are old (SS_LEAN_DECAY_MS), and the CPU budget allows it. */
+typedef struct {
+    uint64_t t0; /* CPU time of the thread */
+    size_t freed, resident;
+    bool over;
+} lean_purge;
+void lean_freed(size_t bytes);
+bool lean_purge_begin(lean_purge *p, bool at_rest); /* at rest: also for little, nobody allocates meanwhile */
+void lean_purge_end(const lean_purge *p);
 
 #endif

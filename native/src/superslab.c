@@ -74,23 +74,7 @@ static void set_resident(unit *r, uint16_t pages, bool in_use) {
     unit_tell(r);
 }
 
-void ss_mark_resident(unit *r, size_t from, size_t to) {
-    unsigned a = (unsigned)(from >> hak_page_shift), b = (unsigned)((to - 1) >> hak_page_shift);
-    set_resident(r, r->resident | (uint16_t)(bits32(b + 1) & ~bits32(a)), true);
-}
-
-size_t ss_run_bytes(void) {
-    size_t n = 0;
-    lock(&ss_lock);
-    for (size_t i = 0; i < top; i++) {
-        if (table[i].kind == SS_SPAN) n += table[i].bytes;
-        if (table[i].kind != SS_UNITS) continue;
-        for (size_t u = ss_first_unit(&table[i]), e = u + ss_units; u < e; u++)
-            if (unit_record(u)->state == UNIT_RUN) n += unit_record(u)->run_units * UNIT_SIZE - unit_record(u)->run_slack;
-    }
-    unlock(&ss_lock);
-    return n;
-}
+void ss_mark_resident(unit *r, size_t from, size_t to) { set_resident(r, r->resident | unit_pages(from, to), true); }
 
 void ss_count(size_t *superslabs, size_t *units_used) {
     lock(&ss_lock);
@@ -122,7 +106,7 @@ void ss_release_now(ss_release *b) {
 }
 
 void ss_release_add(ss_release *b, unit *r, uint16_t pages) {
-    char *base = unit_address((size_t)(r - unit_table));
+    char *base = unit_address(unit_number(r));
     for (uint32_t left = pages & r->resident; left;) {
         unsigned at = (unsigned)__builtin_ctz(left), n = (unsigned)__builtin_ctz(~(left >> at));
         uint16_t run = (uint16_t)(bits32(at + n) & ~bits32(at));

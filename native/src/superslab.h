@@ -77,8 +77,14 @@ bool ss_known_unit(size_t u); /* has a record */
 static inline size_t ss_bytes(void) { return (size_t)ss_units << UNIT_SHIFT; }
 
 static inline unit *unit_record(size_t u) { return &unit_table[u]; }
+static inline size_t unit_number(const unit *r) { return (size_t)(r - unit_table); }
 static inline uint64_t *unit_bits(unit *r, unsigned blocks) {
-    return blocks <= UNIT_INLINE_WORDS * 64 ? r->bits : unit_extra + (size_t)(r - unit_table) * UNIT_EXTRA_WORDS;
+    return blocks <= UNIT_INLINE_WORDS * 64 ? r->bits : unit_extra + unit_number(r) * UNIT_EXTRA_WORDS;
+}
+
+/* The pages, a bit each, of bytes [from, to) of a unit. */
+static inline uint16_t unit_pages(size_t from, size_t to) {
+    return (uint16_t)(bits32((unsigned)((to - 1) >> hak_page_shift) + 1) & ~bits32((unsigned)(from >> hak_page_shift)));
 }
 
 /* What a unit is, in one word: state, class, resident pages, then two figures: of a slab the blocks that left it and those that
@@ -93,7 +99,7 @@ static inline void ss_words(const SuperSlab *ss, uint64_t word[LIVE_HEAD]) {
     word[0] = ss->kind | (uint64_t)ss->used << 32;
     word[1] = ss->kind == SS_SPAN ? ss->bytes : 0;
 }
-static inline void unit_tell(const unit *r) { live_unit((size_t)(r - unit_table), unit_word(r)); }
+static inline void unit_tell(const unit *r) { live_unit(unit_number(r), unit_word(r)); }
 void ss_tell_all(void); /* every record, to a page that has just been made; callers hold all locks */
 
 /* Resident pages of a unit that is in use. Only its owner (a slab's class lock) calls these. */
@@ -113,7 +119,6 @@ unsigned ss_pages_per_unit(void);
 
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx);
 void ss_purge_free(void); /* resident pages of free units and cached SuperSlabs */
-size_t ss_run_bytes(void);       /* in page runs and spans */
 void ss_count(size_t *superslabs, size_t *units);
 
 #endif

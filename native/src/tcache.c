@@ -5,6 +5,7 @@
 #include "gates.h"
 #include "heap.h"
 #include "large.h"
+#include "misuse.h"
 #include "stats.h"
 
 #include <string.h>
@@ -79,7 +80,7 @@ static void push(block *p, unsigned c) {
 /* A block on its way to a list must not be on one. */
 static void check_not_listed(const block *p, unsigned c) {
     if (!hak_block_looks_free(p)) return;
-    bool found = slab_is_free(p, c);
+    bool found = misuse_is_free(p, c);
     const chain lists[] = {{hak_tls.head[c], 0}, hak_tls.heap ? hak_tls.heap->spare[c] : (chain){0}};
     for (int i = 0; i < 2 && !found; i++)
         for (const block *b = lists[i].head; b && b != LIST_END && !found; b = b->next) found = b == p;
@@ -152,7 +153,7 @@ static bool fetch(heap *h, unsigned cls, chain *out) {
         STAT(refill_spare);
         return true;
     }
-    if (slab_depot_get(cls, out)) {
+    if (depot_get(cls, out)) {
         STAT(refill_depot);
         return true;
     }
@@ -167,7 +168,7 @@ static bool fetch(heap *h, unsigned cls, chain *out) {
 static void *pop(unsigned c) {
     block *p = hak_tls.head[c];
 #if HAK_CHECKS
-    if (!slab_on_list(p)) slab_bad_link(p, c);
+    if (!misuse_on_list(p)) misuse_bad_link(p, c);
     p->mac = 0;
 #endif
     hak_tls.head[c] = p->next;
@@ -223,7 +224,7 @@ static void overflow(heap *h, size_t cls) {
         out = h->spare[cls];
         h->spare[cls] = full;
     }
-    if (!slab_depot_put((unsigned)cls, out)) slab_flush(&h->slabs, (unsigned)cls, out);
+    if (!depot_put((unsigned)cls, out)) slab_flush(&h->slabs, (unsigned)cls, out);
     follow_pressure(h);
 }
 
@@ -253,14 +254,14 @@ NOINLINE void hak_overflow(block *p, size_t cls) {
 NOINLINE void hak_free_slow(block *p, size_t cls) {
     if (!p) return;
     if (cls == 0) {
-        if (!in_arena(p)) slab_bad_free(p);
+        if (!in_arena(p)) misuse_bad_free(p);
         size_t u = unit_of(p);
         if (!ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB) {
-            if (!large_free(p)) slab_bad_free(p);
+            if (!large_free(p)) misuse_bad_free(p);
             return;
         }
         /* A slab some of whose pages were given back: what is free there is only known to its bitmap. */
-        slab_check_live(p, "double free");
+        misuse_check_live(p, "double free");
         cls = unit_record(u)->cls;
     }
     if (tcache_holds(p, (unsigned)cls)) hak_fatal("double free", p, hak_class[cls].size);

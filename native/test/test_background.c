@@ -1,42 +1,11 @@
 /* The background thread: memory goes back while nobody allocates, in a child of fork too; it takes no signals and ends with the program. */
-#include "test.h"
+#include "giving_back.h"
 
 #include <dirent.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 
-#include "hakmem.h"
-#pragma weak hakmem_stats_get
-
-enum { BLOCKS = 20000, SIZE = 600, KEEP_EACH = 50 };
-static char *blocks[BLOCKS];
-
-static size_t resident(void) {
-    hakmem_stats now;
-    hakmem_stats_get(&now);
-    return now.resident;
-}
-
-static void sleep_ms(long ms) { nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL); }
-
-static void burst_then_silence(void) {
-    for (unsigned i = 0; i < BLOCKS; i++) {
-        CHECK((blocks[i] = A(malloc)(SIZE)));
-        fill(blocks[i], SIZE, i);
-    }
-    size_t full = resident();
-    for (unsigned i = 0; i < BLOCKS; i++)
-        if (i % KEEP_EACH) A(free)(blocks[i]);
-    for (int i = 0; i < 1000 && resident() > full / 2; i++) sleep_ms(10);
-    CHECK(resident() <= full / 2);
-    for (unsigned i = 0; i < BLOCKS; i += KEEP_EACH) {
-        CHECK(is_filled(blocks[i], SIZE, i));
-        A(free)(blocks[i]);
-    }
-}
-
-static void memory_goes_back_in_silence(void) { burst_then_silence(); }
+static void memory_goes_back_in_silence(void) { burst_goes_back(NULL); }
 
 /* A line "SigBlk: mask" of the thread of that name; 0: there is none. */
 static unsigned long long blocked_in(const char *name) {
@@ -74,7 +43,7 @@ static void a_child_of_fork_has_its_own(void) {
     if (pid == 0) {
         alarm(60);
         CHECK(!blocked_in("hakmem"));
-        burst_then_silence();
+        burst_goes_back(NULL);
         CHECK(blocked_in("hakmem"));
         exit(0); /* through the end of the program, which waits for it */
     }
@@ -88,16 +57,10 @@ int main(int argc, char **argv) {
         SKIP(memory_goes_back_in_silence, "not hakmem");
         return 0;
     }
-    if (!getenv("HAKMEM_SS_LEAN_BACKGROUND_MS")) { /* gates are read before main: once more, with the gates set */
-        setenv("HAKMEM_SS_LEAN_BACKGROUND_MS", "10", 1);
-        setenv("HAKMEM_SS_LEAN_DECAY_MS", "30", 1);
-        setenv("HAKMEM_SS_LEAN_CACHE_IDLE_MS", "20", 1);
-        setenv("HAKMEM_SS_MEM_LEAN", "1", 1);
-        setenv("HAKMEM_SS_MEM_LEAN_DECOMMIT", "DONTNEED", 1);
-        setenv("HAKMEM_SS_MEM_LEAN_TARGET_MB", "100", 1);
-        execv("/proc/self/exe", argv);
-        CHECK(!"execv");
-    }
+    under_lean(argv, (const char *const[][2]){{"HAKMEM_SS_LEAN_BACKGROUND_MS", "10"},
+                                              {"HAKMEM_SS_LEAN_DECAY_MS", "30"},
+                                              {"HAKMEM_SS_LEAN_CACHE_IDLE_MS", "20"},
+                                              {NULL}});
     RUN(memory_goes_back_in_silence);
     RUN(it_takes_no_signals);
     RUN(a_child_of_fork_has_its_own);

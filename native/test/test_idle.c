@@ -1,25 +1,20 @@
 /* Lean: what a thread leaves unused in its caches is taken back by others, whether it sleeps on or wakes up that very instant. */
-#include "test.h"
+#include "giving_back.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
-#include <time.h>
 
-#include "hakmem.h"
-#pragma weak hakmem_stats_get
 #pragma weak hakmem_stats_json
 #pragma weak hakmem_purge
 
-enum { SIZES = 4, BLOCKS = 400, THREADS = 4, SHARED = 64, MINE = 40, MS = 1000000 };
+enum { SIZES = 4, BLOCKS = 400, THREADS = 4, SHARED = 64, MINE = 40 };
 #ifdef __SANITIZE_THREAD__
 enum { ROUNDS = 80 };
 #else
 enum { ROUNDS = 1000 };
 #endif
 static const size_t sizes[SIZES] = {32, 200, 600, 3000};
-
-static void sleep_ms(long ms) { nanosleep(&(struct timespec){.tv_nsec = ms * MS}, NULL); }
 
 static long long counter(const char *name) {
     static char text[32768];
@@ -160,14 +155,7 @@ int main(int argc, char **argv) {
         SKIP(what_an_idle_thread_holds_is_taken_back, "not hakmem");
         return 0;
     }
-    if (!getenv("HAKMEM_SS_LEAN_CACHE_IDLE_MS")) { /* gates are read before main: once more, with the gate set */
-        setenv("HAKMEM_SS_LEAN_CACHE_IDLE_MS", "1", 1);
-        setenv("HAKMEM_SS_MEM_LEAN", "1", 1);
-        setenv("HAKMEM_SS_MEM_LEAN_TARGET_MB", "100", 1); /* above it caches are next to nothing */
-        setenv("HAKMEM_SS_MEM_LEAN_DECOMMIT", "DONTNEED", 0);
-        execv("/proc/self/exe", argv);
-        CHECK(!"execv");
-    }
+    under_lean(argv, (const char *const[][2]){{"HAKMEM_SS_LEAN_CACHE_IDLE_MS", "1"}, {NULL}});
     RUN(what_an_idle_thread_holds_is_taken_back);
     RUN(threads_wake_up_while_others_take);
     return 0;

@@ -1,0 +1,79 @@
+#include "depot.h"
+
+#include "classes.h"
+#include "lean.h"
+#include "os.h"
+#include "stats.h"
+
+uintptr_t hak_secret;
+#if HAK_CHECKS
+block hak_sentinel = {NULL, 1}; /* 1 is neither the secret nor 0, which the secret is before the start */
+#endif
+
+typedef struct {
+    hak_lock lock;
+    unsigned count;
+    chain chains[DEPOT_CHAINS];
+} shelf;
+
+/* Touched where it is used only: most classes of most programs never hand over a chain. */
+static shelf shelves[CLASSES + 1] = {[0 ... CLASSES] = {.lock = HAK_LOCK_INIT}};
+
+void depot_init(void) { hak_secret = os_random() | 2; }
+
+void depot_lock_all(void) {
+    for (unsigned c = 1; c <= CLASSES; c++) lock(&shelves[c].lock);
+}
+void depot_unlock_all(void) {
+    for (unsigned c = 1; c <= CLASSES; c++) unlock(&shelves[c].lock);
+}
+
+bool depot_put(unsigned cls, chain c) {
+    shelf *s = &shelves[cls];
+    if (lean_releases() || peek(&s->count) == DEPOT_CHAINS) return false;
+    lock(&s->lock);
+    bool ok = s->count < DEPOT_CHAINS;
+    if (ok) {
+        s->chains[s->count] = c;
+        poke(&s->count, s->count + 1);
+    }
+    unlock(&s->lock);
+    if (ok) STAT(depot_put);
+    return ok;
+}
+
+bool depot_get(unsigned cls, chain *c) {
+    shelf *s = &shelves[cls];
+    if (!peek(&s->count)) return false;
+    lock(&s->lock);
+    bool ok = s->count > 0;
+    if (ok) {
+        *c = s->chains[s->count - 1];
+        poke(&s->count, s->count - 1);
+    }
+    unlock(&s->lock);
+    return ok;
+}
+
+size_t depot_blocks(unsigned cls) {
+    shelf *s = &shelves[cls];
+    size_t n = 0;
+    lock(&s->lock);
+    for (unsigned i = 0; i < s->count; i++) n += s->chains[i].count;
+    unlock(&s->lock);
+    return n;
+}
+
+bool depot_holds(const block *b, unsigned cls) {
+    shelf *s = &shelves[cls];
+    bool found = false;
+    lock(&s->lock);
+    for (unsigned i = 0; i < s->count && !found; i++)
+        for (const block *at = s->chains[i].head; at != LIST_END && !found; at = at->next) found = at == b;
+    unlock(&s->lock);
+    return found;
+}
+
+depot_layout depot_where(void) {
+    return (depot_layout){&shelves[0].count, &shelves[0].chains[0].count, sizeof shelves[0], sizeof(chain)};
+}

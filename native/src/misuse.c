@@ -1,0 +1,64 @@
+#include "misuse.h"
+
+#include "classes.h"
+#include "diag.h"
+#include "superslab.h"
+
+#include <sched.h>
+
+static bool is_free_bit(unit *s, unsigned i) { return peek(&unit_bits(s, hak_class[s->cls].count)[i / 64]) >> (i % 64) & 1; }
+
+static bool in_slab(const void *p) {
+    return in_arena(p) && ss_known_unit(unit_of(p)) && unit_record(unit_of(p))->state == UNIT_SLAB;
+}
+
+UNSEEN bool misuse_on_list(const block *b) {
+    while (HAK_CHECKS && peek(&b->mac) == misuse_mark_of(peek(&b->next))) sched_yield();
+    return hak_block_looks_free(b);
+}
+
+_Noreturn COLD void misuse_bad_link(const block *b, unsigned cls) {
+    size_t size = hak_class[cls].size;
+    if (b == LIST_END) hak_fatal("double free (which block is not known: two lists share their end)", NULL, size);
+    hak_fatal(b->mac == hak_secret ? "double free" : "corrupted free list", b, size);
+}
+
+_Noreturn COLD void misuse_bad_free(const void *p) {
+    size_t u = unit_of(p);
+    if (!in_arena(p) || !ss_known_unit(u)) hak_fatal("invalid free (not from hakmem)", p, 0);
+    unit *r = unit_record(u);
+    size_t off = (uintptr_t)p & UNIT_MASK;
+    switch (r->state) {
+    case UNIT_VIRGIN: hak_fatal("invalid free (never allocated)", p, 0);
+    case UNIT_RUN:
+    case UNIT_RUN_TAIL: hak_fatal("invalid free (interior pointer)", p, 0);
+    case UNIT_SLAB: hak_fatal("double free", p, hak_class[r->cls].size);
+    default: break;
+    }
+    if (r->run_units || ss_of_unit(u)->span) hak_fatal("double free", p, 0);
+    size_t size = hak_class[r->cls].size;
+    hak_fatal(size && off % size == 0 ? "double free" : "invalid free (mapping is gone)", p, size);
+}
+
+bool misuse_is_free(const block *b, unsigned cls) {
+    const class_info *c = &hak_class[cls];
+    unsigned i = class_block_at(c, (uintptr_t)b & UNIT_MASK);
+    if (i == c->count) return false;
+    if (is_free_bit(unit_record(unit_of(b)), i)) return true;
+    const block *n = b->next;
+    if (n == LIST_END) return depot_holds(b, cls);
+    return in_slab(n) && unit_record(unit_of(n))->cls == cls && class_block_at(c, (uintptr_t)n & UNIT_MASK) < c->count;
+}
+
+void misuse_check_live(const void *p, const char *what) {
+    if (!in_slab(p)) misuse_bad_free(p);
+    unit *s = unit_record(unit_of(p));
+    const class_info *c = &hak_class[s->cls];
+    size_t off = (uintptr_t)p & UNIT_MASK;
+    unsigned i = class_block_at(c, off);
+    if (i == c->count) hak_fatal("invalid free (interior pointer)", p, c->size);
+    /* No live block stands on a page that was given back. */
+    bool page_gone = unit_pages(off, off + 1) & (uint16_t)~peek(&s->resident);
+    if (page_gone || i >= peek(&s->carved) || is_free_bit(s, i)) hak_fatal(what, p, c->size);
+    if (HAK_CHECKS && hak_block_looks_free(p) && misuse_is_free(p, s->cls)) hak_fatal(what, p, c->size);
+}
