@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from hakmem import campaign, store
+from hakmem import planning, store
 from hakmem.builds.arms import Arm
 from hakmem.builds.build import Build
-from hakmem.campaign import Durations, Plan
 from hakmem.errors import BadParameter
+from hakmem.planning import Durations, Plan
 from hakmem.progress import clock
 from hakmem.study import BLOCKS, CampaignSpec
 
@@ -36,7 +36,7 @@ def fit(
         Its blocks and budget are replaced.
     seconds : float
     ledger, build, host : optional
-        As for `campaign.plan`.
+        As for `planning.plan`.
 
     Returns
     -------
@@ -49,10 +49,10 @@ def fit(
         Fewer than two blocks fit of what cannot be left out; the message says how long two take.
     """
     asked = spec.model_copy(update={"budget_minutes": seconds / 60})
-    whole = campaign.plan(asked, ledger=ledger, build=build, host=host)
+    whole = planning.plan(asked, ledger=ledger, build=build, host=host)
     if (known := _planned_before(whole)) is not None:
         return known
-    durations = Durations(campaign.past(whole).values())
+    durations = Durations(planning.past(whole).values())
     trial_s = sum(map(durations.of, whole.workloads))
     fewest = 2 * spec.layouts or BLOCKS[spec.profile]
     arms, left_out = list(whole.arms), []
@@ -112,4 +112,4 @@ def _planned_before(whole: Plan) -> Plan | None:
 
 def _settled(whole: Plan, arms: Sequence[Arm], blocks: int, left_out: Sequence[str]) -> Plan:
     spec = whole.spec.model_copy(update={"blocks": blocks})
-    return campaign.counted(whole.model_copy(update={"spec": spec, "arms": tuple(arms), "left_out": tuple(left_out)}))
+    return planning.counted(whole.model_copy(update={"spec": spec, "arms": tuple(arms), "left_out": tuple(left_out)}))

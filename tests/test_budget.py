@@ -8,8 +8,8 @@ from hakmem import budget, campaign
 from hakmem.builds import allocators
 from hakmem.builds.arms import Arm, make
 from hakmem.builds.build import build as compile_native
-from hakmem.campaign import Plan
 from hakmem.errors import BadParameter
+from hakmem.planning import Plan
 from hakmem.study import BLOCKS, CampaignSpec
 
 TINY = {

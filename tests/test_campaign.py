@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
-from hakmem import campaign, epochs, soak, store, verdict
+from hakmem import campaign, epochs, planning, soak, store, verdict
 from hakmem.builds import allocators
 from hakmem.builds.allocators import Peer
-from hakmem.campaign import Plan
 from hakmem.errors import BadGate, LedgerError, MissingTool, TrialFailed
+from hakmem.planning import Plan
 from hakmem.run import measuring_cpu
 from hakmem.study import CampaignSpec
 from hakmem.verdict import Verdict
@@ -38,7 +38,7 @@ ARMS = 6  # A, A', DONTNEED under two targets, OFF, system
 
 
 def plan(folder: Path, **changes: object) -> Plan:
-    return campaign.plan(CampaignSpec.checked(TINY | changes), ledger=folder / "tiny.jsonl", host="here")
+    return planning.plan(CampaignSpec.checked(TINY | changes), ledger=folder / "tiny.jsonl", host="here")
 
 
 def test_the_plan_is_complete_before_anything_runs(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_keys_tell_trials_apart(tmp_path: Path) -> None:
     made = plan(tmp_path)
     keys = [key for work in made.workloads for block in range(8) for key in made.keys(work, block)]
     assert len(set(keys)) == len(keys) == ARMS * 2 * 8
-    elsewhere = campaign.plan(made.spec, ledger=made.ledger, host="there")
+    elsewhere = planning.plan(made.spec, ledger=made.ledger, host="there")
     assert not set(keys) & set(elsewhere.keys(made.workloads[0], 0))
 
 

@@ -16,14 +16,14 @@ import psutil
 import pytest
 from test_campaign import plan
 
-from hakmem import campaign, paths, sample, store
-from hakmem.campaign import Plan
+from hakmem import campaign, paths, planning, sample, store
 from hakmem.errors import ClusterError
+from hakmem.planning import Plan
 
 PLANNER = """
 import sys
 from pathlib import Path
-from hakmem import campaign
+from hakmem import campaign, planning
 from hakmem.hosts import cluster, wire
 from hakmem.study import CampaignSpec
 spec, ledger, where, revision, settles, *files = sys.argv[1:]
@@ -34,14 +34,14 @@ if revision:  # plan as another checkout would
         return offered.model_copy(update={"identity": offered.identity.model_copy(update={"revision": revision})})
     cluster.offer = other
 if __name__ == "__main__":
-    made = campaign.plan(CampaignSpec.model_validate_json(spec), ledger=Path(ledger), host="planner")
+    made = planning.plan(CampaignSpec.model_validate_json(spec), ledger=Path(ledger), host="planner")
     judge = None
     if settles:  # judge as the campaign's own test does
         sys.path.insert(0, {tests!r})
         from test_campaign import Settles
         judge = Settles(settles, at=3)
     where, local = wire.address(where, *map(Path, files)), where == wire.LOCAL
-    done = cluster.run(campaign.on_cluster(made), where, local=local, judge=judge)
+    done = cluster.run(planning.on_cluster(made), where, local=local, judge=judge)
     print(done.model_dump_json())
 """
 Process = subprocess.Popen[str]
@@ -109,17 +109,17 @@ def sockets(process: Process) -> set[str]:
 def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(tmp_path: Path, start: Start) -> None:
     few = {"allocators": ["hakmem"], "decommit": ["OFF"], "target_mb": [10]}
     made = plan(tmp_path, workloads=["mixed:ws=50,cycles=40000000"], blocks=3, **few)
-    planning = planner(start, tmp_path, made, "tcp://127.0.0.1:0")
-    address = listening(tmp_path, planning)
+    session = planner(start, tmp_path, made, "tcp://127.0.0.1:0")
+    address = listening(tmp_path, session)
     one, two = worker(start, address, "one"), worker(start, address, "two")
-    wait_for(lambda: set(trials(made.ledger)["host"]) == {"one", "two"}, planning, one, two)
-    wait_for(lambda: trials(made.ledger)["host"].value_counts()["one"] % len(made.arms), planning, one, two)
-    assert sockets(planning) == sockets(two) == {"127.0.0.1"}
+    wait_for(lambda: set(trials(made.ledger)["host"]) == {"one", "two"}, session, one, two)
+    wait_for(lambda: trials(made.ledger)["host"].value_counts()["one"] % len(made.arms), session, one, two)
+    assert sockets(session) == sockets(two) == {"127.0.0.1"}
     one.kill()
     again = worker(start, address, "two")
     assert again.wait(timeout=120) == 8
     assert "a worker of host two is there already" in (tmp_path / "3.err").read_text()
-    out, _ = planning.communicate(timeout=200)
+    out, _ = session.communicate(timeout=200)
     done = campaign.Done.model_validate_json(out)
     assert two.wait(timeout=60) == 0
 
@@ -142,7 +142,7 @@ def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(tmp_path: Path
     spans = spans.sort_values("begin")
     assert (spans["begin"].iloc[1:].to_numpy() > spans["end"].iloc[:-1].to_numpy()).all()
     # The study is complete for whoever comes next, and its verdict rests on pairs within hosts.
-    later = campaign.on_cluster(made)
+    later = planning.on_cluster(made)
     assert later.to_measure == 0 and len(campaign.rows(later)) == len(rows)
     (judged,) = campaign.verdicts(later, campaign.rows(later))
     assert judged.host == "one + two" or "one" not in set(rows.loc[rows["status"] == "ok", "host"])
@@ -153,13 +153,13 @@ def test_local_starts_a_worker_here_and_adds_blocks_until_decided(tmp_path: Path
     few = {"allocators": ["hakmem"], "decommit": ["OFF"], "target_mb": [10], "blocks": 2, "until_decided": True}
     works = ["mixed:ws=50,cycles=20000", "idle:burst_mb=5,idle_ms=100.0"]
     made = plan(tmp_path, workloads=works, **few)
-    planning = planner(start, tmp_path, made, "local", settles=works[0])
-    done = campaign.Done.model_validate_json(planning.communicate(timeout=200)[0])
-    rows = campaign.rows(campaign.on_cluster(made))
+    session = planner(start, tmp_path, made, "local", settles=works[0])
+    done = campaign.Done.model_validate_json(session.communicate(timeout=200)[0])
+    rows = campaign.rows(planning.on_cluster(made))
     assert set(rows["host"]) == {"planner"} and set(rows["status"]) == {"ok"} and len(rows) == done.measured
     planned = rows[rows["block"] < made.looks[-1]].groupby("workload")["block"].nunique()
     assert dict(planned) == {works[0]: 3, works[1]: 2} and done.undecided == ()
-    assert campaign.on_cluster(made).to_measure == campaign.counted(made.on("planner")).to_measure == 0  # alone, too
+    assert planning.on_cluster(made).to_measure == planning.counted(made.on("planner")).to_measure == 0  # alone, too
     series = rows["series"].dropna()
     if sample.use(1):
         assert len(series) >= 1
@@ -168,8 +168,8 @@ def test_local_starts_a_worker_here_and_adds_blocks_until_decided(tmp_path: Path
 
 def test_a_worker_that_would_measure_something_else_does_not_join(tmp_path: Path, start: Start) -> None:
     made = plan(tmp_path, blocks=1)
-    planning = planner(start, tmp_path, made, "tcp://127.0.0.1:0", revision="0123abc")
-    refused = worker(start, listening(tmp_path, planning), "other")
+    session = planner(start, tmp_path, made, "tcp://127.0.0.1:0", revision="0123abc")
+    refused = worker(start, listening(tmp_path, session), "other")
     assert refused.wait(timeout=120) == ClusterError.exit_code
     said = (tmp_path / "1.err").read_text()
     assert "host other would measure something else: revision " in said and "0123abc there" in said
@@ -180,8 +180,8 @@ def test_a_worker_that_would_measure_something_else_does_not_join(tmp_path: Path
 def test_an_address_that_is_taken_is_an_error(tmp_path: Path, start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
-        planning = planner(start, tmp_path, plan(tmp_path, blocks=1), address)
-        assert planning.wait(timeout=120) != 0
+        session = planner(start, tmp_path, plan(tmp_path, blocks=1), address)
+        assert session.wait(timeout=120) != 0
     last = (tmp_path / "0.err").read_text().strip().rpartition("\n")[2]
     assert f"ClusterError: cannot listen at {address}: " in last and "in use" in last
 
@@ -201,8 +201,8 @@ def certificates(folder: Path) -> tuple[Path, Path, Path]:
 def test_tls_lets_in_only_who_has_a_certificate(tmp_path: Path, start: Start) -> None:
     ca, cert, key = certificates(tmp_path)
     made = plan(tmp_path, blocks=1, workloads=["ramp:n=2000,churn_ops=100"])
-    planning = planner(start, tmp_path, made, "tls://127.0.0.1:0", ca, cert, key)
-    address = listening(tmp_path, planning)
+    session = planner(start, tmp_path, made, "tls://127.0.0.1:0", ca, cert, key)
+    address = listening(tmp_path, session)
     assert address.startswith("tls://127.0.0.1:")
     context = ssl.create_default_context(cafile=str(ca))
     plain = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=60)
@@ -212,7 +212,7 @@ def test_tls_lets_in_only_who_has_a_certificate(tmp_path: Path, start: Start) ->
         raise AssertionError("nobody asked for a certificate")
     options = [f"--tls-ca={ca}", f"--tls-cert={cert}", f"--tls-key={key}"]
     joined = worker(start, address, "guarded", *options)
-    out, _ = planning.communicate(timeout=200)
+    out, _ = session.communicate(timeout=200)
     assert campaign.Done.model_validate_json(out).measured >= len(made.arms)
     assert joined.wait(timeout=60) == 0
     assert set(trials(made.ledger)["host"]) == {"guarded"}

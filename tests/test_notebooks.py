@@ -13,9 +13,10 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import campaign, paths, store, verdict
+from hakmem import campaign, paths, planning, store, verdict
 from hakmem.pages import report
 from hakmem.studies import callgrind, pipeline, promotion, rebase, reserve, rss_tax, scorecard, shapes, soaks, start_up
+from hakmem.study import CampaignSpec
 from hakmem.system import container
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
@@ -153,7 +154,7 @@ def test_every_megabyte_is_found(study: str, tmp_path: Path) -> None:
     text = report.render("10_rss_tax", given, tmp_path / "page.html").read_text()
     rows = store.load(paths.runs() / f"{study}.jsonl")
     assert set(rows["status"]) == {"ok"} and {"hakmem", "system", "hakmem SS_PREWARM=TOUCH"} <= set(rows["arm"])
-    asked = campaign.rows(campaign.plan(rss_tax.TaxSpec.checked(given).campaign()))  # as on the page: no gate's A/B
+    asked = campaign.rows(planning.plan(rss_tax.TaxSpec.checked(given).campaign()))  # as on the page: no gate's A/B
     word, sentences = rss_tax.judge(asked)
     assert word == "GO" and re.search(r"in \d+ trials with at least 10 MB live", sentences[0])
     touched = rss_tax.parts(rows).set_index("key").loc[["hakmem SS_PREWARM=TOUCH"]]
@@ -212,7 +213,7 @@ def test_the_scorecard_reads_what_the_studies_measured(study: str, tmp_path: Pat
         "target_mb": 10,
         "decommit": "DONTNEED",
     }
-    campaign.run(campaign.plan(campaign.CampaignSpec.checked(tiny | {"profile": "smoke"})), quiet=True)
+    campaign.run(planning.plan(CampaignSpec.checked(tiny | {"profile": "smoke"})), quiet=True)
     text = report.render(
         "90_scorecard", {"sweep": study, "rebase": f"{study}-none", "soak": f"{study}-none"}, tmp_path / "page.html"
     ).read_text()

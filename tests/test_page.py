@@ -17,9 +17,10 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
 
-from hakmem import campaign, plots, store, verdict
+from hakmem import campaign, planning, plots, store, verdict
 from hakmem.pages import page, report, shelf
 from hakmem.studies import explorer
+from hakmem.study import CampaignSpec
 from hakmem.system import machine
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
@@ -44,8 +45,8 @@ def table() -> pd.DataFrame:
 def built(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with every part there is, made by the template from outputs as a kernel gives them."""
     folder = tmp_path_factory.mktemp("page")
-    spec = campaign.CampaignSpec.checked({"workloads": "ramp", "allocators": "hakmem", "profile": "smoke"})
-    plan = campaign.plan(spec, ledger=folder / "study.jsonl")
+    spec = CampaignSpec.checked({"workloads": "ramp", "allocators": "hakmem", "profile": "smoke"})
+    plan = planning.plan(spec, ledger=folder / "study.jsonl")
     done = campaign.Done(ledger=plan.ledger, measured=1, reused=0, spoiled_blocks=1, stopped=EVIL)
     facts = machine.probe("bench-1").model_dump(mode="json")
     with store.Ledger(plan.ledger) as writer:

@@ -9,9 +9,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from hakmem.campaign import CampaignSpec
 from hakmem.errors import BadInput, BadParameter, MissingTool, ReportFailed
 from hakmem.pages import page, report
+from hakmem.study import CampaignSpec
 
 EVIL = "<script>document.title='owned'</script>"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import campaign, paths, run, workload
+from hakmem import campaign, paths, planning, run, workload
 from hakmem.builds import allocators, arms
 from hakmem.builds.build import build as compile_native
-from hakmem.campaign import CampaignSpec
 from hakmem.errors import BadParameter, BadTrace
+from hakmem.study import CampaignSpec
 from hakmem.traces import generate, trace
 
 
@@ -52,7 +52,7 @@ def test_a_sweep_takes_traces_beside_drivers(packed: Path, tmp_path: Path, monke
     spec = CampaignSpec.checked(
         {"study": "traces", "workloads": works, "lean": [1], "decommit": ["OFF"], "blocks": 1, "profile": "smoke"}
     )
-    made = campaign.plan(spec)
+    made = planning.plan(spec)
     campaign.run(made)
     rows = campaign.rows(made)
     assert set(rows["workload"]) == set(works) and (rows["status"] == "ok").all()

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from test_campaign import plan
 
-from hakmem import campaign, paths
+from hakmem import paths, planning
 from hakmem.builds import allocators
 from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
@@ -64,7 +64,7 @@ def test_an_identity_says_in_which_ways_it_differs() -> None:
 
 
 def test_an_offer_names_what_every_host_must_have(tmp_path: Path) -> None:
-    made = campaign.on_cluster(plan(tmp_path, allocators=["system", "hakmem"]))
+    made = planning.on_cluster(plan(tmp_path, allocators=["system", "hakmem"]))
     offered = wire.offer(made, "s")
     assert offered.spec["allocators"] == ["system", "hakmem"]
     assert offered.arms == tuple(arm.label for arm in made.arms)

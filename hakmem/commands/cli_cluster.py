@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from hakmem import campaign, console
+from hakmem import campaign, console, planning
 from hakmem.errors import BadParameter, MissingTool
 
 app = typer.Typer()
 
-Measures = Callable[[campaign.Plan], campaign.Done]
+Measures = Callable[[planning.Plan], campaign.Done]
 Ca = Annotated[Path | None, typer.Option("--tls-ca", help="Certificate authority of the cluster (PEM).")]
 Cert = Annotated[Path | None, typer.Option("--tls-cert", help="Certificate of this host (PEM).")]
 Key = Annotated[Path | None, typer.Option("--tls-key", help="Key of this host's certificate (PEM).")]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from hakmem import campaign, console, paths, store, verdict
+from hakmem import campaign, console, paths, planning, store, verdict
 from hakmem.commands import terminal
 from hakmem.errors import BadParameter, LedgerError
 
@@ -47,7 +47,7 @@ def show(
     _export(rows, csv, parquet)
     # What was looked at again and again is judged as strictly as then.
     plan = next((record for record in reversed(list(store.records(path))) if isinstance(record, store.Plan)), None)
-    when = campaign.looks(plan.blocks, bool(plan.spec.get("until_decided"))) if plan else (1,)
+    when = planning.looks(plan.blocks, bool(plan.spec.get("until_decided"))) if plan else (1,)
     together = plan is not None and plan.cluster
     judged = campaign.judged(rows, when, lambda table, alpha: verdict.judge(table, alpha=alpha), together=together)
     console.emit(

@@ -10,17 +10,16 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from hakmem import campaign, console, crosscheck, run, sample, stats, store, workload
+from hakmem import campaign, console, crosscheck, planning, run, sample, stats, store, workload
 from hakmem.budget import fit
 from hakmem.builds import allocators, arms
 from hakmem.builds.build import Build
 from hakmem.builds.build import build as compile_native
-from hakmem.campaign import CampaignSpec
 from hakmem.commands import cli_cluster, terminal
 from hakmem.errors import BadParameter, TrialFailed
 from hakmem.progress import show
 from hakmem.studies import own_cost
-from hakmem.study import PEERS, ProgramSpec
+from hakmem.study import PEERS, CampaignSpec, ProgramSpec
 from hakmem.system import machine, turn
 
 app = typer.Typer()
@@ -71,7 +70,7 @@ def run_trials(
     samples: dict[tuple[str, str], sample.Sampler] = {}
     for work in works:
         for one in found:
-            campaign.prove(one.allocator, made, work)
+            planning.prove(one.allocator, made, work)
             sampler = samples[one.label, work.text] = sample.Sampler(family=work.program)
             tick = sampler.tick if sample.use(work.threads) else None
             with turn.taken():
@@ -156,8 +155,8 @@ def sweep(
     if budget and (blocks or budget_minutes):
         raise BadParameter("--budget chooses the blocks: it goes without --blocks and --budget-minutes")
     measures = cli_cluster.measures(cluster, tls_ca, tls_cert, tls_key)
-    made = fit(spec, _seconds(budget)) if budget else campaign.plan(spec)
-    made = campaign.on_cluster(made) if cluster else made
+    made = fit(spec, _seconds(budget)) if budget else planning.plan(spec)
+    made = planning.on_cluster(made) if cluster else made
     if plan_only:
         whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})
         console.emit(
@@ -211,7 +210,7 @@ def bench(
         "budget_minutes": 5 if size == "quick" and not (workloads or blocks) else 600,
         "profile": size,
     }
-    plans = [campaign.plan(CampaignSpec.checked(asked))]
+    plans = [planning.plan(CampaignSpec.checked(asked))]
     if mixed := [work for work in works if work.startswith("mixed")]:
         # Its baseline runs twice a block, as every one does.
         loop = {
@@ -220,7 +219,7 @@ def bench(
             "allocators": [allocators.NULL],
             "blocks": math.ceil(count / 2),
         }
-        plans.append(campaign.plan(CampaignSpec.checked(asked | loop)))
+        plans.append(planning.plan(CampaignSpec.checked(asked | loop)))
     ended = [_measure(made, as_json) for made in plans]
     found = []
     for made in plans:
@@ -300,7 +299,7 @@ def _short(path: Path) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def _measure(made: campaign.Plan, as_json: bool, measures: cli_cluster.Measures = campaign.run) -> campaign.Done:
+def _measure(made: planning.Plan, as_json: bool, measures: cli_cluster.Measures = campaign.run) -> campaign.Done:
     """Show the plan, then run it; Ctrl-C leaves a ledger that the same command goes on with."""
     if not as_json:
         terminal.plan(made)
@@ -311,11 +310,11 @@ def _measure(made: campaign.Plan, as_json: bool, measures: cli_cluster.Measures 
         raise typer.Exit(130) from None
 
 
-def _cells(rows: pd.DataFrame, made: campaign.Plan) -> Iterable[tuple[workload.Workload, pd.DataFrame]]:
+def _cells(rows: pd.DataFrame, made: planning.Plan) -> Iterable[tuple[workload.Workload, pd.DataFrame]]:
     return [(work, rows[rows["workload"] == work.text]) for work in made.workloads]
 
 
-def _bench_line(cell: pd.DataFrame, arm: arms.Arm, work: workload.Workload, made: campaign.Plan) -> dict[str, Any]:
+def _bench_line(cell: pd.DataFrame, arm: arms.Arm, work: workload.Workload, made: planning.Plan) -> dict[str, Any]:
     """Return one arm's figures on one workload; empty for the second baseline and for what was not measured."""
     mine = cell[(cell["arm"] == arm.label) & (cell["role"] == arm.role) & (cell["status"] == "ok")]
     if arm.role == "baseline2" or mine.empty:

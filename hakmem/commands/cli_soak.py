@@ -8,7 +8,7 @@ import pandas as pd
 import typer
 from rich.live import Live
 
-from hakmem import campaign, console, paths, soak, workload
+from hakmem import console, paths, planning, soak, workload
 from hakmem.builds import allocators, arms
 from hakmem.builds.build import build as compile_native
 from hakmem.commands import terminal
@@ -49,7 +49,7 @@ def run_soak(
     started = time.strftime("%Y%m%d-%H%M%S")
     analyses = []
     for at, one in enumerate(found):
-        campaign.prove(one.allocator, made, work)
+        planning.prove(one.allocator, made, work)
         csv = folder / f"{started}-{at}-{''.join(c if c.isalnum() else '-' for c in one.label)}.csv"
         with _Shown(one.label, seconds, quiet=as_json) as shown:
             outcome, epochs = soak.soak(made, one, work, csv.absolute(), shown.watch)

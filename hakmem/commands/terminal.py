@@ -8,8 +8,8 @@ import pandas as pd
 from rich.table import Table
 
 from hakmem import console, stats, store
-from hakmem.campaign import Plan
 from hakmem.crosscheck import Check
+from hakmem.planning import Plan
 from hakmem.soak import Analysis
 from hakmem.verdict import Verdict, memory_of
 

@@ -19,12 +19,13 @@ from typing import Any
 from distributed import Client, Future, KilledWorker, Nanny, Scheduler, SchedulerPlugin, SpecCluster
 from pydantic import TypeAdapter
 
-from hakmem import campaign, store
-from hakmem.campaign import Done, Judge, Plan, Session
+from hakmem import planning, store
+from hakmem.campaign import Done, Judge, Session
 from hakmem.console import complain
 from hakmem.errors import ClusterError
 from hakmem.hosts.wire import BENCH, OFFER, QUIET, Address, Job, Offer, configure, offer, options
 from hakmem.hosts.worker import block as run_block
+from hakmem.planning import Plan
 from hakmem.store import Ledger, Provenance, Trial
 from hakmem.system import machine
 from hakmem.workload import Workload
@@ -304,7 +305,7 @@ class _Dealer(Session):
             if self.origins.get(made.host) != made.id:
                 self.origins[made.host] = made.id
                 if not self.provenance:
-                    self.ledger.append(campaign.intention(self.plan))
+                    self.ledger.append(planning.intention(self.plan))
                     self.provenance = made.id
                 self.ledger.append(made)
             return

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 from hakmem import __version__
 from hakmem.builds import allocators
 from hakmem.builds.build import Build
-from hakmem.campaign import Plan
 from hakmem.errors import BadParameter
+from hakmem.planning import Plan
 from hakmem.study import PEERS
 from hakmem.system import kernel, machine
 

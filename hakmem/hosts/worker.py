@@ -13,12 +13,12 @@ from pathlib import Path
 
 from distributed import Client, Worker, get_worker
 
-from hakmem import campaign
+from hakmem import campaign, planning
 from hakmem.builds.build import build as compile_native
-from hakmem.campaign import Plan
 from hakmem.console import complain
 from hakmem.errors import ClusterError
 from hakmem.hosts.wire import BENCH, OFFER, Address, Job, Offer, configure, identity, options, versions
+from hakmem.planning import Plan
 from hakmem.store import Provenance
 from hakmem.study import CampaignSpec, ProgramSpec
 from hakmem.system import machine, turn
@@ -125,7 +125,7 @@ def _ready(offered: str, host: str) -> tuple[Plan, Provenance]:
     if not differs:
         kind = ProgramSpec if "command" in offer.spec else CampaignSpec
         nowhere = Path(os.devnull, offer.ledger)  # rows are the planner's
-        made = campaign.plan(kind.checked(offer.spec), build=native, ledger=nowhere, host=host)
+        made = planning.plan(kind.checked(offer.spec), build=native, ledger=nowhere, host=host)
         made = made.model_copy(update={"arms": tuple(arm for arm in made.arms if arm.label in offer.arms)})
         ours, theirs = versions(made), offer.allocators
         differs = [f"{name} {ours[name]} here, {theirs.get(name)} there" for name in ours if ours[name] != theirs[name]]

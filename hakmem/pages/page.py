@@ -20,8 +20,9 @@ from nbformat import NotebookNode
 from pydantic import JsonValue
 
 from hakmem import stats, store
-from hakmem.campaign import Done, Plan
+from hakmem.campaign import Done
 from hakmem.figure import table_html
+from hakmem.planning import Plan
 from hakmem.system import machine
 from hakmem.verdict import COLOURS, ICONS, Verdict, Word, overall
 

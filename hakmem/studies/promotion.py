@@ -14,9 +14,9 @@ from matplotlib.axes import Axes
 from pydantic import Field, field_validator, model_validator
 
 from hakmem import campaign, reference, stats, verdict, workload
-from hakmem.campaign import Plan
 from hakmem.drivers import Profile
 from hakmem.figure import Figure, Theme, panel
+from hakmem.planning import Plan
 from hakmem.plots import looks_of
 from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.studies import soaks
