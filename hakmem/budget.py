@@ -7,36 +7,25 @@ session settles it: a later one with the same budget finds its plan in the ledge
 
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 
 from hakmem import planning, store
 from hakmem.builds.arms import Arm
-from hakmem.builds.build import Build
 from hakmem.errors import BadParameter
 from hakmem.planning import Durations, Plan
 from hakmem.progress import clock
-from hakmem.study import BLOCKS, CampaignSpec
+from hakmem.study import BLOCKS
 
 MOST_BLOCKS = 10_000
 
 
-def fit(
-    spec: CampaignSpec,
-    seconds: float,
-    *,
-    ledger: Path | None = None,
-    build: Build | None = None,
-    host: str | None = None,
-) -> Plan:
-    """Plan the arms and blocks that fit into a time, from what trials took before or are expected to take.
+def fit(asked: Plan, seconds: float) -> Plan:
+    """Choose the arms and blocks of a plan that fit into a time, from what trials took before or should take.
 
     Parameters
     ----------
-    spec : CampaignSpec
+    asked : Plan
         Its blocks and budget are replaced.
     seconds : float
-    ledger, build, host : optional
-        As for `planning.plan`.
 
     Returns
     -------
@@ -48,8 +37,8 @@ def fit(
     BadParameter
         Fewer than two blocks fit of what cannot be left out; the message says how long two take.
     """
-    asked = spec.model_copy(update={"budget_minutes": seconds / 60})
-    whole = planning.plan(asked, ledger=ledger, build=build, host=host)
+    spec = asked.spec.model_copy(update={"budget_minutes": seconds / 60})
+    whole = asked.model_copy(update={"spec": spec})
     if (known := _planned_before(whole)) is not None:
         return known
     durations = Durations(planning.past(whole).values())

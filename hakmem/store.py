@@ -393,6 +393,12 @@ def newest(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(kept) if kept else table
 
 
+def by_baseline(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Part rows by the baseline that their session measured against; one that ran none went on with the last one's."""
+    own = table["arm"].where(table["role"] == "baseline").groupby(table["provenance"]).transform("first")
+    return [(str(baseline), part) for baseline, part in table.groupby(own.ffill().bfill(), sort=False, dropna=False)]
+
+
 class Merged(BaseModel):
     """What a merged ledger holds: trials, those that stood in more than one source, and the hosts, kept apart."""
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hakmem import budget, campaign
+from hakmem import budget, campaign, planning
 from hakmem.builds import allocators
 from hakmem.builds.arms import Arm, make
 from hakmem.builds.build import build as compile_native
@@ -23,7 +23,8 @@ TINY = {
 
 
 def fit(folder: Path, seconds: float, **changes: object) -> Plan:
-    return budget.fit(CampaignSpec.checked(TINY | changes), seconds, ledger=folder / "tiny.jsonl", host="here")
+    spec = CampaignSpec.checked(TINY | changes)
+    return budget.fit(planning.plan(spec, ledger=folder / "tiny.jsonl", host="here"), seconds)
 
 
 def test_as_many_blocks_are_planned_as_fit(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from ledgers import ARMS, study
+from ledgers import ARMS, START, study
 from typer.testing import CliRunner
 
 from hakmem import paths, stats, store
@@ -89,3 +89,39 @@ def test_hosts_are_blocks_never_pooled(runs: Path) -> None:
 def test_a_file_that_cannot_be_written_is_an_error(runs: Path) -> None:
     with pytest.raises(LedgerError, match="cannot write the rows to"):
         call("show", "all", "--csv", str(runs / "none" / "rows.csv"))
+
+
+def test_baselines_have_tables_of_their_own(runs: Path) -> None:
+    """A ledger in which two sessions had baselines of their own: neither arms nor baselines are pooled."""
+    with Ledger(runs / "two.jsonl") as ledger:
+        for baseline, pace in (("mimalloc", 1.0), ("system", 0.25)):
+            arms = [(baseline, "baseline", 1.0, 1.0, {}), ("hakmem", "arm", 2.0, 0.5, {})]
+            for trial in study(BLOCKS, arms=arms, provenance=baseline):
+                mine = {"ops_per_s": (trial.ops_per_s or 0) * pace, "trial_key": f"{baseline}-{trial.trial_key}"}
+                ledger.append(trial.model_copy(update=mine), durable=False)
+    shown = call("show", "two")
+    assert [line for line in shown.splitlines() if line.startswith("against ")] == [
+        "against mimalloc:",
+        "against system:",
+    ]
+    parts = dict(store.by_baseline(store.load(runs / "two.jsonl")))
+    assert list(parts) == ["mimalloc", "system"]
+    for part in parts.values():
+        ratios = stats.log_ratios(stats.wide(part[part["workload"] == "ramp"], "ops_per_s"), "hakmem")
+        assert len(ratios) == BLOCKS and np.allclose(ratios, math.log(2), atol=0.1)
+    assert "against" not in call("show", "fast")
+
+
+def test_show_judges_by_the_target_of_the_sweep(runs: Path) -> None:
+    """An arm that names no target is held against the study's, as the sweep that measured it did."""
+    off = {"HAKMEM_SS_MEM_LEAN": "1", "HAKMEM_SS_MEM_LEAN_DECOMMIT": "OFF"}
+    arms = [("hakmem", "baseline", 1.0, 1.0, {}), ("hakmem LEAN OFF", "arm", 1.0, 0.5, off)]
+    asked = {"study": "t", "started": START, "seed": 1, "blocks": BLOCKS, "workloads": (), "cluster": False}
+    words = []
+    for target in (5, 20):  # MB; the baseline of mixed:ws=400 takes 33 and the arm 16.5
+        with Ledger(runs / f"target{target}.jsonl") as ledger:
+            ledger.append(store.Plan(**asked, arms=("hakmem", "hakmem LEAN OFF"), spec={"target_mb": [target]}))
+            for trial in study(BLOCKS, arms=arms):
+                ledger.append(trial, durable=False)
+        words.append(next(line for line in call("show", f"target{target}").splitlines() if "LEAN OFF" in line))
+    assert "NEUTRAL" in words[0] and "GO" in words[1]

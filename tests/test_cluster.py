@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from test_campaign import plan
+from test_planning import plan
 
 from hakmem import campaign, paths, planning, sample, store
 from hakmem.errors import ClusterError

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from test_campaign import plan
+from test_planning import plan
 
 from hakmem import paths, planning
 from hakmem.builds import allocators

@@ -1,6 +1,7 @@
 """Commands that read ledgers."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,7 @@ def show(
 ) -> None:
     """Show a ledger: figures and verdicts by workload and arm, or its rows.
 
-    Hosts are never pooled: each has a table of its own.
+    Hosts are never pooled, nor are sessions of different baselines: each has a table of its own.
     """
     if study is None:
         known = [_ledger_line(path) for path in sorted(paths.runs().glob("*.jsonl"))]
@@ -45,15 +46,12 @@ def show(
     if rows.empty:
         raise LedgerError(f"{path} holds no trials" + (f" of host {host}" if host else ""))
     _export(rows, csv, parquet)
-    # What was looked at again and again is judged as strictly as then.
-    plan = next((record for record in reversed(list(store.records(path))) if isinstance(record, store.Plan)), None)
-    when = planning.looks(plan.blocks, bool(plan.spec.get("until_decided"))) if plan else (1,)
-    together = plan is not None and plan.cluster
-    judged = campaign.judged(rows, when, lambda table, alpha: verdict.judge(table, alpha=alpha), together=together)
+    plans = [record for record in store.records(path) if isinstance(record, store.Plan)]
+    parts = [(part, _judged(part, baseline, plans)) for baseline, part in store.by_baseline(rows)]
     console.emit(
         json.loads(rows.to_json(orient="records", date_format="iso")),
         as_json,
-        (lambda: terminal.trials(rows)) if trials else (lambda: terminal.study(rows, judged)),
+        (lambda: terminal.trials(rows)) if trials else (lambda: terminal.studies(parts)),
         lambda: terminal.torn(rows),
         lambda: console.next_step("hakmem report 20_lean_sweep"),
     )
@@ -80,6 +78,17 @@ def merge(
         lambda: console.say(told),
         lambda: console.next_step(f"hakmem show {into} --host {made.hosts[0] if made.hosts else 'HOST'}"),
     )
+
+
+def _judged(rows: pd.DataFrame, baseline: str, plans: Sequence[store.Plan]) -> list[verdict.Verdict]:
+    """Judge rows as the last session with their baseline did: what it looked at often is judged as strictly as then."""
+    plan = next((one for one in reversed(plans) if one.arms[:1] == (baseline,)), None)
+    asked = plan.spec if plan else {}
+    targets = asked.get("target_mb")
+    target = min(map(float, targets)) if isinstance(targets, list) else 10.0  # type: ignore[arg-type]
+    when = planning.looks(plan.blocks, bool(asked.get("until_decided"))) if plan else (1,)
+    together = plan is not None and plan.cluster
+    return campaign.judged(rows, when, lambda table, alpha: verdict.judge(table, target, alpha), together=together)
 
 
 def _export(rows: pd.DataFrame, csv: Path | None, parquet: Path | None) -> None:

@@ -154,8 +154,10 @@ def sweep(
     spec = (ProgramSpec if command else CampaignSpec).checked(said)
     if budget and (blocks or budget_minutes):
         raise BadParameter("--budget chooses the blocks: it goes without --blocks and --budget-minutes")
+    within = _seconds(budget) if budget else None
     measures = cli_cluster.measures(cluster, tls_ca, tls_cert, tls_key)
-    made = fit(spec, _seconds(budget)) if budget else planning.plan(spec)
+    made = planning.plan(spec)
+    made = fit(made, within) if within else made
     made = planning.on_cluster(made) if cluster else made
     if plan_only:
         whole = made.model_dump(mode="json", exclude={"build": {"libs", "bins"}})

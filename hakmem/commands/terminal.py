@@ -1,7 +1,7 @@
 """Studies, trials and plans as tables that fit a terminal."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -68,6 +68,14 @@ def torn(rows: pd.DataFrame) -> None:
         console.complain(
             f"{count} line(s) of this ledger were cut short, by a crash or a full disk; their trials are lost"
         )
+
+
+def studies(parts: Sequence[tuple[pd.DataFrame, Iterable[Verdict]]]) -> None:
+    """Print what a ledger holds, sessions of another baseline apart; see `study`."""
+    for rows, judged in parts:
+        if len(parts) > 1:
+            console.say(f"against {rows.loc[rows['role'] == 'baseline', 'arm'].iloc[0]}:")
+        study(rows, judged)
 
 
 def study(rows: pd.DataFrame, judged: Iterable[Verdict]) -> None:
