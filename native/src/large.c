@@ -12,7 +12,7 @@ static SuperSlab *span_of(const void *p) {
 void *large_alloc(size_t size, size_t align, bool *zeroed) {
     if (size > PTRDIFF_MAX || align > PTRDIFF_MAX) return NULL;
     size_t units = div_up(size ? size : 1, UNIT_SIZE), first;
-    if (units <= ss_units / 2 && align < ss_bytes()) {
+    if (ss_shares_superslabs(units) && (align <= UNIT_SIZE || (units <= ss_units / 2 && align < ss_bytes()))) {
         first = ss_units_alloc((unsigned)units, align > UNIT_SIZE ? (unsigned)(align >> UNIT_SHIFT) : 1, zeroed);
         if (first == SIZE_MAX) return NULL;
         for (size_t i = 0; i < units; i++) {

@@ -1,6 +1,7 @@
 /* large: page runs of 64 KiB units inside a SuperSlab, and spans of whole SuperSlabs. Beside slab, above superslab.
  *
- *   run    1 .. ss_units / 2 units; its first unit is in state UNIT_RUN, the others UNIT_RUN_TAIL
+ *   run    1 .. ss_units / 2 units, some more where addresses are scarce (ss_shares_superslabs); its first unit is in state UNIT_RUN, the
+ *          others UNIT_RUN_TAIL
  *   span   more: whole SuperSlabs, head SS_SPAN; its first unit is in state UNIT_RUN
  *   A block starts at the first byte of its first unit. hak_unit_class is 0 for all of them.
  */

@@ -24,6 +24,10 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
 #define ARENA_ALIGN (2 * MIB)
 #define ARENA_MIN (16 * MIB)
 #define ARENA_MAX ((size_t)4 << 40)
@@ -31,16 +35,23 @@
 uintptr_t hak_arena_base;
 size_t hak_arena_units;
 unsigned hak_page_shift = MIN_PAGE_SHIFT;
+static size_t reserved; /* bytes of the arena, from its beginning */
+static bool scarce; /* RLIMIT_AS may end before memory does */
 static bool advice_off;
 
-/* Four times RAM leaves room for fragmentation of addresses; under RLIMIT_AS stacks and libraries need their share. */
+/* Four times RAM leaves room for fragmentation of addresses; half of RLIMIT_AS is left to stacks and libraries, or all that hakmem does
+ * not come to use. */
 static size_t wanted_arena(void) {
     struct rlimit lim;
     struct sysinfo info; /* sysconf may allocate */
-    size_t size = sysinfo(&info) ? 0 : (size_t)info.totalram * info.mem_unit * 4;
+    size_t ram = sysinfo(&info) ? 0 : (size_t)info.totalram * info.mem_unit, size = ram * 4;
     if (size < (size_t)64 << 30) size = (size_t)64 << 30;
     if (size > ARENA_MAX) size = ARENA_MAX;
-    if (!getrlimit(RLIMIT_AS, &lim) && lim.rlim_cur != RLIM_INFINITY && lim.rlim_cur / 2 < size) size = (size_t)(lim.rlim_cur / 2);
+    if (!getrlimit(RLIMIT_AS, &lim) && lim.rlim_cur != RLIM_INFINITY) {
+        scarce = lim.rlim_cur / 2 < ram;
+        size_t most = (size_t)(scarce ? lim.rlim_cur : lim.rlim_cur / 2);
+        if (size > most) size = most;
+    }
     return size & ~(ARENA_ALIGN - 1);
 }
 
@@ -55,6 +66,27 @@ static void *reserve(size_t size, size_t align) {
     return aligned;
 }
 
+bool os_reserve(size_t end) {
+    if (end <= reserved) return true;
+    int saved = errno;
+    char *at = (char *)hak_arena_base + reserved;
+    STAT(sys_mmap);
+    char *p = mmap(at, end - reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    if (p == at) reserved = end;
+    else if (p != MAP_FAILED) munmap(p, end - reserved); /* before Linux 4.17 the place is only a wish */
+    errno = saved;
+    return p == at;
+}
+
+/* Far below stacks and libraries, where the kernel has no reason to put anything while the arena grows. */
+static bool found_place(void) {
+    uintptr_t stack = (uintptr_t)&stack;
+    hak_arena_base = (stack / 4 + os_random() % (stack / 16)) & ~(uintptr_t)(ARENA_ALIGN - 1);
+    return os_reserve(ARENA_ALIGN);
+}
+
+bool os_addresses_are_scarce(void) { return scarce; }
+
 bool os_init(void) {
     if (hak_arena_units) return true;
     int saved = errno;
@@ -62,14 +94,17 @@ bool os_init(void) {
     if (real > UNIT_SHIFT) return false;
     hak_page_shift = real > MIN_PAGE_SHIFT ? real : MIN_PAGE_SHIFT;
     for (size_t size = wanted_arena(); size >= ARENA_MIN; size = (size / 2) & ~(ARENA_ALIGN - 1)) {
-        void *p = reserve(size, ARENA_ALIGN);
-        if (!p) continue;
-        hak_arena_base = (uintptr_t)p;
+        if (!scarce || !found_place()) {
+            void *p = reserve(size, ARENA_ALIGN);
+            if (!p) continue;
+            hak_arena_base = (uintptr_t)p;
+            reserved = size;
+        }
         hak_arena_units = size >> UNIT_SHIFT;
-        errno = saved;
-        return true;
+        break;
     }
-    return false;
+    errno = saved;
+    return hak_arena_units != 0;
 }
 
 static os_meta_table own_meta;

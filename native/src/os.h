@@ -1,6 +1,7 @@
 /* os: the only room that maps, unmaps and advises.
  *
- *   arena    one reserved range [arena_base, arena_base + arena_units * UNIT_SIZE), aligned to 2 MiB; every block lives in it
+ *   arena    one range [arena_base, arena_base + arena_units * UNIT_SIZE), aligned to 2 MiB; every block lives in it. It is reserved
+ *            at once, under a low RLIMIT_AS as it is used: addresses that hakmem does not need are the program's
  *   states   reserved (no access) -> os_commit -> usable -> os_advise -> usable, pages given back
  *                                               -> os_uncommit -> reserved
  *
@@ -15,8 +16,10 @@
 /* hak_arena_base, hak_arena_units: declared with the fast path */
 extern HIDDEN unsigned hak_page_shift; /* 12, 14 or 16 */
 
-/* Reserve the arena; its size adapts to RAM, RLIMIT_AS and what the kernel grants. False: no address space at all. Once reserved it stays. */
+/* Place the arena; its size adapts to RAM, RLIMIT_AS and what the kernel grants. False: no address space at all. Once placed it stays. */
 bool os_init(void);
+bool os_reserve(size_t end); /* its first `end` bytes are reserved, for good; one caller at a time. False: no address space */
+bool os_addresses_are_scarce(void); /* RLIMIT_AS is below twice the RAM */
 
 /* A reserved range for metadata outside the arena, never given back; os_commit makes parts usable. NULL: no address space. What
  * is in it is known by `name` to those who ask where memory is. */

@@ -188,48 +188,47 @@ static size_t find_kind(ss_kind kind) {
     return SIZE_MAX;
 }
 
-static bool commit(size_t first, size_t n) {
-    if (!know_units((first + n) << (ss_shift - UNIT_SHIFT))) return false;
-    if (!os_commit(address_of(&table[first]), n << ss_shift)) return false;
-    if (gate(G_HUGE_PAGES) == HUGE_ALWAYS && !ss_mem_lean_enabled())
-        (void)ss_os_madvise_guarded(address_of(&table[first]), n << ss_shift, MADV_HUGEPAGE);
-    STAT_N(ss_new, n);
-    return true;
-}
-
-static void grow_top(size_t end) {
-    if (end <= top) return;
+static bool grow_top(size_t end) {
+    if (end <= top) return true;
+    if (!know_units(end << (ss_shift - UNIT_SHIFT)) || !os_reserve(end << ss_shift)) return false;
     kind_count[SS_NONE] += end - top;
     if (top < kind_hint[SS_NONE]) kind_hint[SS_NONE] = top;
     top = end;
     lean_set_metadata(top * sizeof(SuperSlab) + (top << (ss_shift - UNIT_SHIFT)) * (sizeof(unit) + 1));
+    return true;
 }
 
-/* An empty SuperSlab: resident before clean before new. */
-static SuperSlab *take(void) {
+static bool commit(size_t first, size_t n) {
+    char *at = address_of(&table[first]);
+    if (!grow_top(first + n) || !os_commit(at, n << ss_shift)) return false;
+    if (ss_mem_lean_enabled()) (void)ss_os_madvise_guarded(at, n << ss_shift, MADV_NOHUGEPAGE);
+    else if (gate(G_HUGE_PAGES) == HUGE_ALWAYS) (void)ss_os_madvise_guarded(at, n << ss_shift, MADV_HUGEPAGE);
+    STAT_N(ss_new, n);
+    return true;
+}
+
+static bool make_usable(size_t first, size_t n) {
+    for (size_t i = first; i < first + n; i++)
+        if (i >= top || table[i].kind == SS_NONE) return commit(first, n);
+    return true;
+}
+
+/* An empty SuperSlab: resident before clean before new; SIZE_MAX: there is none. */
+static size_t find_empty(void) {
     size_t i = find_kind(SS_DIRTY);
     if (i == SIZE_MAX) i = find_kind(SS_CLEAN);
-    if (i != SIZE_MAX) {
-        STAT(ss_reuse);
-    } else {
-        i = find_kind(SS_NONE);
-        if (i == SIZE_MAX) {
-            if (top == table_len) return NULL;
-            i = top;
-        }
-        if (gate(G_TINY_USE_SUPERSLAB)) {
-            if (!commit(i, 1)) return NULL;
-        } else if (!know_units((i + 1) << (ss_shift - UNIT_SHIFT))) {
-            return NULL;
-        }
-        grow_top(i + 1);
-    }
-    set_kind(&table[i], SS_UNITS);
-    list_partial(&table[i]);
-    return &table[i];
+    if (i == SIZE_MAX) i = find_kind(SS_NONE);
+    return i != SIZE_MAX ? i : top < table_len ? top : SIZE_MAX;
 }
 
 /* ---- units ---- */
+
+/* The units of a SuperSlab from *u up to `end`, which *u moves to; as bits. */
+static uint32_t part(const SuperSlab *ss, size_t *u, size_t end) {
+    size_t first = ss_first_unit(ss), from = *u - first;
+    *u = end < first + ss_units ? end : first + ss_units;
+    return bits32((unsigned)(*u - first)) & ~bits32((unsigned)from);
+}
 
 /* Lowest position of k set bits in a row, aligned; -1: none. */
 static int find_bits(uint32_t m, unsigned k, unsigned align) {
@@ -249,28 +248,61 @@ static int find_units(const SuperSlab *ss, unsigned k, unsigned align) {
     return at >= 0 ? at : find_bits(avail, k, align);
 }
 
-size_t ss_units_alloc(unsigned k, unsigned align, bool *zeroed) {
-    int at = -1;
-    lock(&ss_lock);
-    SuperSlab *ss = partial;
-    while (ss && (at = find_units(ss, k, align)) < 0) ss = ss->next;
-    if (!ss && (ss = take())) at = find_units(ss, k, align);
-    size_t first = SIZE_MAX;
-    if (ss && at >= 0) {
-        first = ss_first_unit(ss) + (unsigned)at;
-        if (!gate(G_TINY_USE_SUPERSLAB) && !os_commit(unit_address(first), (size_t)k << UNIT_SHIFT)) first = SIZE_MAX;
+static size_t find_within_one(unsigned k, unsigned align) {
+    int at;
+    for (SuperSlab *ss = partial; ss; ss = ss->next)
+        if ((at = find_units(ss, k, align)) >= 0) return ss_first_unit(ss) + (unsigned)at;
+    size_t i = find_empty();
+    return i == SIZE_MAX ? SIZE_MAX : ss_first_unit(&table[i]) + (unsigned)find_units(&table[i], k, align);
+}
+
+/* The first k free units in a row, wherever SuperSlabs begin and end. */
+static size_t find_across(unsigned k) {
+    size_t i, before = 0; /* free units at the end of those before */
+    for (i = 0; i < top; i++) {
+        uint32_t used = table[i].used;
+        unsigned from_start = used ? (unsigned)__builtin_ctz(used) : ss_units;
+        if (before + from_start >= k) break;
+        int at = k <= ss_units ? find_bits(~used & all_units(), k, 1) : -1;
+        if (at >= 0) return ss_first_unit(&table[i]) + (unsigned)at;
+        before = used ? ss_units - (32 - (unsigned)__builtin_clz(used)) : before + ss_units;
     }
-    if (first != SIZE_MAX) {
-        uint32_t mask = bits32((unsigned)at + k) & ~bits32((unsigned)at);
-        *zeroed = !(ss->nonzero & mask);
+    size_t first = ss_first_unit(&table[i]) - before;
+    return first + k <= table_len << (ss_shift - UNIT_SHIFT) ? first : SIZE_MAX;
+}
+
+/* Units [first, first + k) become used; false: out of memory. */
+static bool claim(size_t first, unsigned k, bool *zeroed) {
+    size_t a = first >> (ss_shift - UNIT_SHIFT), n = ((first + k - 1) >> (ss_shift - UNIT_SHIFT)) - a + 1;
+    if (gate(G_TINY_USE_SUPERSLAB) ? !make_usable(a, n)
+                                   : !grow_top(a + n) || !os_commit(unit_address(first), (size_t)k << UNIT_SHIFT))
+        return false;
+    *zeroed = true;
+    for (size_t u = first; u < first + k;) {
+        SuperSlab *ss = ss_of_unit(u);
+        if (ss->kind == SS_CLEAN || ss->kind == SS_DIRTY) STAT(ss_reuse);
+        if (ss->kind != SS_UNITS) set_kind(ss, SS_UNITS);
+        list_partial(ss);
+        uint32_t mask = part(ss, &u, first + k);
+        if (ss->nonzero & mask) *zeroed = false;
         ss->used |= mask;
         ss->nonzero |= mask;
         tell(ss);
-        for (size_t u = first; u < first + k; u++) free_resident -= bytes_of(unit_record(u)->resident);
         if (ss->used == all_units()) unlist_partial(ss);
-    } else if (ss && !ss->used) {
-        emptied(ss);
     }
+    for (size_t u = first; u < first + k; u++) free_resident -= bytes_of(unit_record(u)->resident);
+    return true;
+}
+
+bool ss_shares_superslabs(size_t k) {
+    if (k <= ss_units / 2) return true;
+    return os_addresses_are_scarce() && gate(G_TINY_USE_SUPERSLAB) && k * 4 < round_up(k, ss_units) * 3;
+}
+
+size_t ss_units_alloc(unsigned k, unsigned align, bool *zeroed) {
+    lock(&ss_lock);
+    size_t first = k <= ss_units / 2 ? find_within_one(k, align) : find_across(k);
+    if (first != SIZE_MAX && !claim(first, k, zeroed)) first = SIZE_MAX;
     unlock(&ss_lock);
     return first;
 }
@@ -293,22 +325,15 @@ static size_t release_free_units(SuperSlab *ss) {
     return before - free_resident;
 }
 
-void ss_units_free(size_t first, unsigned k) {
-    lock(&ss_lock);
-    SuperSlab *ss = ss_of_unit(first);
-    unsigned at = (unsigned)(first - ss_first_unit(ss));
-    uint32_t mask = bits32(at + k) & ~bits32(at);
-    for (size_t u = first; u < first + k; u++) free_resident += bytes_of(unit_record(u)->resident);
+static void free_part(SuperSlab *ss, uint32_t mask) {
     ss->used &= ~mask;
     tell(ss);
-    if (!gate(G_TINY_USE_SUPERSLAB) && os_uncommit(unit_address(first), (size_t)k << UNIT_SHIFT)) {
-        for (size_t u = first; u < first + k; u++) set_resident(unit_record(u), 0, false);
-        ss->nonzero &= ~mask;
-    }
-    if (!ss->used && !gate(G_TINY_USE_SUPERSLAB) && os_uncommit(address_of(ss), ss_bytes())) {
+    if (!ss->used && !gate(G_TINY_USE_SUPERSLAB)) { /* some of it is gone already, so it cannot pass for usable */
         unlist_partial(ss);
-        forget_pages(ss);
-        ss->nonzero = 0;
+        if (os_uncommit(address_of(ss), ss_bytes())) {
+            forget_pages(ss);
+            ss->nonzero = 0;
+        }
         set_kind(ss, SS_NONE);
     } else if (!ss->used) {
         emptied(ss);
@@ -317,6 +342,21 @@ void ss_units_free(size_t first, unsigned k) {
         if (lean_releases() &&
             (lean_excess() || free_resident > DIRTY_SLACK_UNITS * UNIT_SIZE + lean_superslabs_to_keep() * ss_bytes()))
             (void)release_free_units(ss);
+    }
+}
+
+void ss_units_free(size_t first, unsigned k) {
+    lock(&ss_lock);
+    bool gone = !gate(G_TINY_USE_SUPERSLAB) && os_uncommit(unit_address(first), (size_t)k << UNIT_SHIFT);
+    for (size_t u = first; u < first + k; u++) {
+        free_resident += bytes_of(unit_record(u)->resident);
+        if (gone) set_resident(unit_record(u), 0, false);
+    }
+    for (size_t u = first; u < first + k;) {
+        SuperSlab *ss = ss_of_unit(u);
+        uint32_t mask = part(ss, &u, first + k);
+        if (gone) ss->nonzero &= ~mask;
+        free_part(ss, mask);
     }
     unlock(&ss_lock);
 }
@@ -357,10 +397,7 @@ static size_t find_span(size_t n, size_t align) {
 
 /* [first, first + n) become usable parts of a span that uses `bytes` from `from` on. */
 static bool occupy(size_t first, size_t n, size_t from, size_t bytes, bool *zeroed) {
-    bool all_usable = first + n <= top;
-    for (size_t i = first; i < first + n && all_usable; i++) all_usable = table[i].kind != SS_NONE;
-    if (!all_usable && !commit(first, n)) return false;
-    grow_top(first + n);
+    if (!make_usable(first, n)) return false;
     *zeroed = true;
     for (size_t i = first; i < first + n; i++) {
         SuperSlab *ss = &table[i];
@@ -404,8 +441,7 @@ static SuperSlab *make_span(size_t first, size_t n, size_t bytes) {
 /* The pages of empty SuperSlabs elsewhere move to where a span has none: a move costs less than to clear as much, and what spans keep
  * resident is then what they held at once at most, whatever the holes between them. */
 static void bring_pages(size_t first, size_t n) {
-    if (!kind_count[SS_DIRTY] || !know_units((first + n) << (ss_shift - UNIT_SHIFT))) return;
-    grow_top(first + n);
+    if (!kind_count[SS_DIRTY] || !grow_top(first + n)) return;
     for (size_t to = first, from = top; to < first + n; to++) {
         if (table[to].kind == SS_DIRTY) continue;
         do {
@@ -528,7 +564,6 @@ static void prewarm(void) {
     int mode = (int)gate(G_SS_PREWARM);
     size_t n = (size_t)count_ones((unsigned)gate(G_SS_PREWARM_CLASSES));
     if (ss_mem_lean_enabled() || mode == PREWARM_OFF || !n || n > table_len || !gate(G_TINY_USE_SUPERSLAB) || !commit(0, n)) return;
-    grow_top(n);
     for (size_t i = 0; i < n; i++) {
         set_kind(&table[i], mode == PREWARM_TOUCH ? SS_DIRTY : SS_CLEAN);
         if (mode != PREWARM_TOUCH) continue;
@@ -551,7 +586,6 @@ bool ss_init(void) {
         (!unit_extra && !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page), "bitmaps"))) ||
         !os_commit(table, table_bytes) || !os_commit(hak_unit_class, class_bytes))
         return false;
-    if (ss_mem_lean_enabled()) (void)ss_os_madvise_guarded((void *)hak_arena_base, hak_arena_units << UNIT_SHIFT, MADV_NOHUGEPAGE);
     prewarm();
     return true;
 }

@@ -62,7 +62,10 @@ extern unsigned ss_units, ss_shift;
 bool ss_init(void); /* after os_init and gates_load; false: no memory for the tables, and may be called again */
 void ss_lock_all(void), ss_unlock_all(void);
 
-/* k adjacent units (1 <= k <= ss_units), aligned to `align` units (a power of two); SIZE_MAX: out of memory. */
+/* Whether k adjacent units are taken from SuperSlabs that hold other blocks too, or are a span. Where addresses are scarce they are packed,
+ * from one SuperSlab into the next, if a span would leave more than a quarter of its addresses unused. */
+bool ss_shares_superslabs(size_t k);
+/* k such units, aligned to `align` units (a power of two; 1 for more than half a SuperSlab); SIZE_MAX: out of memory. */
 size_t ss_units_alloc(unsigned k, unsigned align, bool *zeroed);
 void ss_units_free(size_t first, unsigned k);
 
@@ -103,7 +106,7 @@ static inline void unit_tell(const unit *r) { live_unit(unit_number(r), unit_wor
 void ss_tell_all(void); /* every record, to a page that has just been made; callers hold all locks */
 
 /* Resident pages of a unit that is in use. Only its owner (a slab's class lock) calls these. */
-void ss_mark_resident(unit *r, size_t from, size_t to);  /* byte offsets in the unit */
+void ss_mark_resident(unit *r, size_t from, size_t to); /* byte offsets in the unit */
 /* Pages to be given back together. Their units' locks are held until ss_release_now. */
 typedef struct {
     os_range range[OS_RANGES];

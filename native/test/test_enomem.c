@@ -9,14 +9,17 @@ static const struct {
     const char *name;
     int resource;
     size_t limit_mb, size;
+    unsigned percent; /* of the limit that blocks can have, at least */
 } cases[] = {
-    {"tiny", RLIMIT_AS, 256, 64},
-    {"small", RLIMIT_AS, 256, 1000},
-    {"medium", RLIMIT_AS, 512, 20000},
-    {"large", RLIMIT_AS, 512, 300000},
-    {"huge", RLIMIT_AS, 512, 20 << 20},
-    {"tiny_data", RLIMIT_DATA, 128, 64},
-    {"large_data", RLIMIT_DATA, 128, 300000},
+    {"tiny", RLIMIT_AS, 256, 64, 70},
+    {"small", RLIMIT_AS, 256, 1000, 80},
+    {"medium", RLIMIT_AS, 512, 20000, 80},
+    {"large", RLIMIT_AS, 512, 300000, 80},
+    {"above_1_mib", RLIMIT_AS, 512, (1 << 20) + 1, 88},
+    {"above_2_mib", RLIMIT_AS, 512, (2 << 20) + 1, 88},
+    {"huge", RLIMIT_AS, 512, 20 << 20, 80},
+    {"tiny_data", RLIMIT_DATA, 128, 64, 70},
+    {"large_data", RLIMIT_DATA, 128, 300000, 70},
 };
 
 typedef struct chain {
@@ -73,10 +76,11 @@ static void give_back(chain *all, size_t size, uint32_t count) {
     CHECK(count == 0);
 }
 
-static void exhaust(size_t size, size_t limit_mb) {
+static void exhaust(size_t size, size_t limit_mb, unsigned percent) {
     uint32_t first, second;
     chain *all = take_all(size, limit_mb, &first);
-    CHECK((size_t)first * size > limit_mb << 18); /* at least a quarter of the limit was usable */
+    printf("# %u blocks of %zu B, %zu %% of the limit\n", first, size, first * size * 100 / (limit_mb << 20));
+    CHECK(first * size * 100 >= (limit_mb << 20) * percent);
     everything_else_fails_too(all, size);
     give_back(all, size, first);
     all = take_all(size, limit_mb, &second);
@@ -107,7 +111,7 @@ static void run_limited(const char *self, const char *name, int resource, size_t
 int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         if (argc < 2) run_limited("/proc/self/exe", cases[i].name, cases[i].resource, cases[i].limit_mb);
-        else if (strcmp(argv[1], cases[i].name) == 0) exhaust(cases[i].size, cases[i].limit_mb);
+        else if (strcmp(argv[1], cases[i].name) == 0) exhaust(cases[i].size, cases[i].limit_mb, cases[i].percent);
     }
     return 0;
 }

@@ -122,16 +122,17 @@ static void program_under_faults(void) {
     CHECK(hakmem_check() == 1);
 }
 
-static const char *const as_they_are[] = {NULL};
+static const char *const as_they_are[] = {NULL}, *const slab_by_slab[] = {"HAKMEM_TINY_USE_SUPERSLAB=0", NULL};
 
-static void every_call_fails(int how_often) {
-    int calls = run_under((fault_plan){0}, "program", as_they_are).calls;
+static void every_call_fails(int how_often, const char *const *settings) {
+    int calls = run_under((fault_plan){0}, "program", settings).calls;
     CHECK(calls > 10);
     for (int i = 1; i <= calls; i++)
-        run_under((fault_plan){.fail_from = i, .fail_count = how_often, .error = ENOMEM}, "program", as_they_are);
+        run_under((fault_plan){.fail_from = i, .fail_count = how_often, .error = ENOMEM}, "program", settings);
 }
-static void every_call_fails_once(void) { every_call_fails(1); }
-static void every_call_fails_from_some_point_on(void) { every_call_fails(FOR_EVER); }
+static void every_call_fails_once(void) { every_call_fails(1, as_they_are); }
+static void every_call_fails_from_some_point_on(void) { every_call_fails(FOR_EVER, as_they_are); }
+static void every_call_fails_once_slab_by_slab(void) { every_call_fails(1, slab_by_slab); }
 
 /* ---- advice ---- */
 
@@ -193,10 +194,10 @@ static void advice_that_runs_out_of_memory_is_the_last(void) {
 static void *page_of(const void *p) { return (void *)((uintptr_t)p & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1)); }
 
 static void is_refused_for_good(void *p, size_t size) {
-    int given = plan_read().madvise_calls;
     char *own = malloc(1 << 20);
     CHECK(own && counter("advise_foreign") == 0);
     memset(own, 3, 1 << 20);
+    int given = plan_read().madvise_calls;
     errno = 0;
     CHECK(ss_os_madvise_guarded(p, size, MADV_DONTNEED) == -1 && errno == 0);
     CHECK(counter("advise_foreign") == 1 && !os_advice_on());
@@ -254,6 +255,7 @@ int main(int argc, char **argv) {
     plan_open();
     RUN(every_call_fails_once);
     RUN(every_call_fails_from_some_point_on);
+    if (!getenv("HAKMEM_SS_MEM_LEAN")) RUN(every_call_fails_once_slab_by_slab);
     RUN(advice_that_is_refused_falls_back_to_unmapping);
     RUN(advice_that_runs_out_of_memory_is_the_last);
     RUN(foreign_memory_is_never_advised);

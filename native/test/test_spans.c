@@ -2,6 +2,8 @@
 #include "test.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
 
 enum { SLOTS = 8, STEPS = 240, MIB = 1 << 20 };
 
@@ -68,10 +70,57 @@ static bool pages_can_move(void) {
     munmap(from, 2 * MIB);
     return can;
 }
+
+/* Whether the kernel was asked not to put huge pages where p is. */
+static bool pages_stay_small(const void *p) {
+    char line[512];
+    bool here = false, small = false;
+    FILE *maps = fopen("/proc/self/smaps", "r");
+    CHECK(maps);
+    for (unsigned long from, to; fgets(line, sizeof line, maps);) {
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2) here = (uintptr_t)p - from < to - from;
+        else if (here && strncmp(line, "VmFlags:", 8) == 0) small = strstr(line, " nh");
+    }
+    fclose(maps);
+    return small;
+}
+
+static bool kernel_has_huge_pages(void) { return access("/sys/kernel/mm/transparent_hugepage/enabled", F_OK) == 0; }
+
+static void pages_stay_small_in_what_is_mapped_anew(void) {
+    for (int i = 0; i < 2; i++) { /* blocks of 32 MiB and more go back with their mapping */
+        char *p = A(malloc)((size_t)40 << 20);
+        CHECK(p && pages_stay_small(p));
+        A(free)(p);
+    }
+}
+
+/* Spans turn into runs that begin and end within SuperSlabs. */
+static void contents_survive_where_addresses_are_scarce(void) {
+    int status;
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        struct rlimit limit = {(size_t)256 << 20, (size_t)256 << 20};
+        CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+        execl("/proc/self/exe", "test_spans", "scarce", (char *)NULL);
+        _exit(127);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+}
 #endif
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "scarce") == 0) {
+        contents_survive();
+        CHECK(!hakmem_check || hakmem_check() == 1);
+        return 0;
+    }
 #ifndef HAK_PREFIXED
+    RUN(contents_survive_where_addresses_are_scarce);
+    if (!hakmem_check || !getenv("HAKMEM_SS_MEM_LEAN")) SKIP(pages_stay_small_in_what_is_mapped_anew, "Lean promises it");
+    else if (!kernel_has_huge_pages()) SKIP(pages_stay_small_in_what_is_mapped_anew, "needs a kernel with huge pages");
+    else RUN(pages_stay_small_in_what_is_mapped_anew);
     if (!hakmem_check) SKIP(no_more_is_resident_than_was_held, "the system's allocator does not promise it");
     else if (getenv("HAKMEM_SS_MEM_LEAN")) SKIP(no_more_is_resident_than_was_held, "Lean gives spans back instead");
     else if (!pages_can_move()) SKIP(no_more_is_resident_than_was_held, "needs Linux 5.7");
