@@ -21,6 +21,10 @@ from hakmem.traces.events import CALLOC, EXIT, FREE, MALLOC, MARK, REALLOC, Even
 from hakmem.traces.trace import Trace
 
 PYTHON = [sys.executable, "-I", "-S", "-c"]
+RECORD = (
+    "import sys; from pathlib import Path; from hakmem.builds import build; from hakmem.traces import recording; "
+    "sys.exit(recording.record(build.build(), sys.argv[2:], Path(sys.argv[1])).status)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -174,11 +178,24 @@ def test_what_was_noted_survives_the_end_of_the_program(native: Build, tmp_path:
 
 def test_output_and_status_of_a_program_are_its_own(native: Build, tmp_path: Path) -> None:
     command = [*PYTHON, "import sys; print(sorted(range(5))); print('e', file=sys.stderr)"]
-    code = "import sys; from pathlib import Path; from hakmem.builds import build; "
-    code += "from hakmem.traces import recording; "
-    code += "sys.exit(recording.record(build.build(), sys.argv[2:], Path(sys.argv[1])).status)"
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "x.trace", *command], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", RECORD, tmp_path / "x.trace", *command], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[0, 1, 2, 3, 4]\n", "e\n")
+
+
+def test_who_asks_the_recording_to_end_ends_the_program_and_has_its_trace(native: Build, tmp_path: Path) -> None:
+    script = "import sys\nx = bytearray(1234567)\nprint('ready', flush=True)\nsys.stdin.read()\nsys.exit(9)"
+    command = [sys.executable, "-c", RECORD, str(tmp_path / "x.trace"), *PYTHON, script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None and running.stdout.readline() == "ready\n"
+        running.send_signal(
+            signal.SIGINT
+        )  # from a terminal the program would have it too: that is not for us to repeat
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(60) == 256 - signal.SIGTERM  # the status of `record` is -15
+    assert (trace.read(tmp_path / "x.trace").events["size"] >= 1234567).any()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.trace"]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +258,7 @@ def test_whatever_was_noted_becomes_a_trace_that_makes_sense(
     for tick, (op, align, address, size) in enumerate(records, 1):
         what = address | op << 48 | align << 56
         lanes.setdefault(tick % 3, bytearray()).extend(struct.pack("<QQQ", what, size, tick))
-    heads = {lane: struct.pack("<IIQ", 0x4B4E4843, lane, 0) for lane in lanes}
+    heads = {lane: struct.pack("<QQ", lane, 0) for lane in lanes}
     chunks = [(heads[lane] + bytes(notes)).ljust(CHUNK, b"\0") for lane, notes in lanes.items()]
     (tmp_path / "raw").write_bytes(b"".join(chunks) + junk)
     try:

@@ -28,8 +28,7 @@ LIBRARY = "libhakmem_record.so"
 RECORDS_A_CHUNK = 10922
 
 _RECORD = np.dtype([("what", "<u8"), ("size", "<u8"), ("tick", "<u8")])
-_CHUNK = np.dtype([("magic", "<u4"), ("lane", "<u4"), ("reserved", "<u8"), ("records", _RECORD, (RECORDS_A_CHUNK,))])
-_MAGIC = 0x4B4E4843
+_CHUNK = np.dtype([("lane", "<u8"), ("reserved", "<u8"), ("records", _RECORD, (RECORDS_A_CHUNK,))])
 _MOVE_FROM, _MOVE_TO, _ALIGNED_RECORD, _FREE_RECORD, _EXIT_RECORD = 3, 4, 5, 6, 7
 
 
@@ -143,11 +142,14 @@ def _raws(folder: Path) -> list[Path]:
 
 def _run(command: list[str], env: dict[str, str]) -> int:
     with subprocess.Popen(command, env=env) as process:
-        while True:
-            try:
-                return process.wait()
-            except KeyboardInterrupt:  # the program has got it too; what it noted counts
-                process.send_signal(signal.SIGINT)
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        signal.signal(signal.SIGINT, lambda *_: None)  # the terminal tells the program too; what it noted counts
+        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            return process.wait()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def _beside(output: Path, suffix: str) -> Path:
@@ -169,26 +171,26 @@ def _chunks(raw: Path) -> npt.NDArray[np.void]:
     whole = raw.stat().st_size // _CHUNK.itemsize
     if not whole:
         return np.empty(0, _CHUNK)
-    chunks: npt.NDArray[np.void] = np.memmap(raw, _CHUNK, mode="r", shape=(whole,))
-    ours: npt.NDArray[np.bool_] = chunks["magic"] == _MAGIC
-    return chunks[ours]
+    return np.memmap(raw, _CHUNK, mode="r", shape=(whole,))
 
 
 def _count(raw: Path) -> int:
     return int(np.count_nonzero(_chunks(raw)["records"]["tick"]))
 
 
-def _load(raw: Path) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint32]]:
+def _load(raw: Path) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]:
     """Read all records in the order of their numbers, with the lane of each."""
     chunks = _chunks(raw)
     records = chunks["records"].reshape(-1)
     lanes = np.repeat(chunks["lane"], RECORDS_A_CHUNK)
-    there = np.flatnonzero(records["tick"])
+    there = np.flatnonzero(
+        (records["tick"] != 0) & (records["what"] != 0)
+    )  # whole ones: a process can be killed in one
     there = there[np.argsort(records["tick"][there], kind="stable")]
     return records[there], lanes[there]
 
 
-def _events(records: npt.NDArray[np.void], lanes: npt.NDArray[np.uint32]) -> tuple[Events, int, npt.NDArray[np.int64]]:
+def _events(records: npt.NDArray[np.void], lanes: npt.NDArray[np.uint64]) -> tuple[Events, int, npt.NDArray[np.int64]]:
     address = records["what"] & np.uint64(2**48 - 1)
     op = (records["what"] >> np.uint64(48)).astype(np.uint8)  # the low byte
     align = (records["what"] >> np.uint64(56)).astype(np.uint8)

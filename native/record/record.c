@@ -44,7 +44,7 @@ typedef struct lane {
 
 enum { MAX_LANES = 4096 };
 
-static bool recording;
+static _Atomic bool recording;
 static off_t file_end;
 static _Atomic uint64_t clock_tick = 1;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of the file and the lanes */
@@ -111,16 +111,15 @@ static record_chunk *add_chunk(void) {
 }
 
 static bool new_chunk(lane *of) {
-    if (of->chunk) munmap(of->chunk, sizeof *of->chunk);
     of->next = of->end = NULL;
-    pthread_mutex_lock(&mutex);
+    pthread_mutex_lock(&mutex); /* a fork in between would have the child unmap the old chunk's place, whatever is there then */
+    if (of->chunk) munmap(of->chunk, sizeof *of->chunk);
     of->chunk = add_chunk();
     pthread_mutex_unlock(&mutex);
     if (!of->chunk) {
         stop("no room");
         return false;
     }
-    of->chunk->magic = RECORD_MAGIC;
     of->chunk->lane = of->number;
     of->next = of->chunk->records;
     of->end = of->chunk->records + RECORDS_A_CHUNK;
@@ -159,7 +158,7 @@ static __attribute__((noinline)) void note_slowly(uint64_t op, const void *p, ui
 }
 
 static inline void note(uint64_t op, const void *p, uint64_t size) {
-    if (!recording) return;
+    if (!atomic_load_explicit(&recording, memory_order_relaxed)) return;
     lane *at = own;
     if (LIKELY(at && at->next < at->end)) {
         uint64_t tick = atomic_fetch_add_explicit(&clock_tick, 1, memory_order_acq_rel);

@@ -4,7 +4,6 @@
 
 #include <stdint.h>
 
-#define RECORD_MAGIC UINT32_C(0x4B4E4843)
 enum { RECORD_OP_SHIFT = 48, RECORD_ALIGN_SHIFT = 8, RECORDS_A_CHUNK = 10922 };
 
 enum record_op {
@@ -24,8 +23,7 @@ typedef struct {
 } record;
 
 typedef struct {
-    uint32_t magic, lane;
-    uint64_t reserved;
+    uint64_t lane, reserved;
     record records[RECORDS_A_CHUNK];
 } record_chunk;
 
