@@ -74,3 +74,10 @@ def main() -> None:
     except HakmemError as error:
         console.complain(f"hakmem: {error}", style="red")
         sys.exit(error.exit_code)
+    except OSError as error:  # a full disk, a file that may not be written
+        where = f": {error.filename}" if error.filename else ""
+        console.complain(f"hakmem: {error.strerror or error}{where}", style="red")
+        sys.exit(HakmemError.exit_code)
+    except MemoryError as error:
+        console.complain(f"hakmem: this machine has too little memory for that: {error}", style="red")
+        sys.exit(HakmemError.exit_code)

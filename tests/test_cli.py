@@ -166,6 +166,11 @@ def test_doctor_tells_machine_findings_and_allocators() -> None:
         (("report", "20_lean_swep"), 2, "did you mean 20_lean_sweep"),
         (("report", "20_lean_sweep", "-p", "decomit=OFF"), 2, "did you mean decommit"),
         (("report", "20_lean_sweep", "-p", "decommit=[OFF, MAYBE]"), 2, "HAKMEM_SS_MEM_LEAN_DECOMMIT=MAYBE"),
+        (
+            ("trace", "make", "mixed", "cycles=1000", "-o", "/dev/null/x/y.trace"),
+            1,
+            "hakmem: Not a directory: /dev/null/x",
+        ),
         (("build", "--cc", "no-such-cc"), 3, "no-such-cc"),
         (("build", "--cflags=-DNOPE=1 --no-such-flag"), 4, "no-such-flag"),
     ],

@@ -106,6 +106,8 @@ def test_sizes_too_large_for_the_heap_are_left_out_and_said(table: Path, tmp_pat
         ("16, 0, 2\n", "line 1: '16, 0, 2': sizes are whole numbers, each once, rates and counts above 0"),
         ("16, nan, 2\n", "line 1: '16, nan, 2': sizes are whole"),
         ("16, 1, inf\n", "line 1: '16, 1, inf': sizes are whole"),
+        ("nan, 1, 2\n", "line 1: 'nan, 1, 2': sizes are whole"),
+        ("inf, 1, 2\n", "line 1: 'inf, 1, 2': sizes are whole"),
         ("16.5, 1, 2\n", "line 1: '16.5, 1, 2': sizes are whole"),
         ("16, 1, 2\n16, 1, 2\n", "line 2: '16, 1, 2': sizes are whole numbers, each once"),
         ("\n", "is empty"),

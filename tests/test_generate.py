@@ -138,6 +138,11 @@ def test_a_long_trace_comes_in_pieces() -> None:
         ("mixt", {}, r"unknown generator 'mixt' \(did you mean mixed\?\); there are mixed, battle"),
         ("mixed", {"wss": 1}, r"generator mixed: unknown parameter 'wss' \(did you mean ws\?\); there are seed, ws"),
         ("mixed", {"ws": 0}, "generator mixed: ws=0: Input should be greater than or equal to 1"),
+        (
+            "lognormal",
+            {"sigma": 0.001},
+            "generator lognormal: sigma=0.001: Input should be greater than or equal to 0.01",
+        ),
         ("zipf", {"exponent": "x"}, "generator zipf: exponent='x': Input should be a valid number"),
     ],
 )
@@ -153,6 +158,9 @@ def test_bad_parameters_are_refused_in_words(name: str, parameters: dict[str, An
         ("larson", {"min": 9, "max": 8}, "min=9 is above max=8"),
         ("producer_consumer", {"backlog": 100}, "backlog=100 is no multiple of 64"),
         ("lognormal", {"median": 9, "max": 8}, "median=9 is above max=8"),
+        ("larson", {"events": 20_000, "warm": 20_000}, "events=20000 is too few: the first 20000 are its warm-up"),
+        ("server", {"requests": 10**6, "objects": 10**4}, "at most 2147483648 slots, not 20000010000"),
+        ("fragmenter", {"limit": 2**36}, "at most 2147483648 slots, not 4294967297"),
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused(name: str, parameters: dict[str, Any], said: str) -> None:
@@ -241,6 +249,12 @@ def test_the_fragmenter_stays_within_its_limit_and_pins_pages() -> None:
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("median", [1, 3, 100, 2**24])
+def test_the_narrowest_lognormal_is_drawn_around_its_median(median: int) -> None:
+    made_table = tables.lognormal(median, 0.01, 1, 2**30)
+    assert (abs(made_table.low / median - 1) <= 0.2).all()
 
 
 def test_a_table_draws_in_proportion_to_its_weights() -> None:

@@ -92,6 +92,8 @@ def test_what_glibc_itself_writes_is_read(tmp_path: Path) -> None:
         ("malloc,1,5,a,1,2\n", None, "is no op,id,size,thread,time"),
         ("malloc,1,-5\n", None, "sizes are 0..2.47 bytes, not -5"),
         ("malloc,1,x\n", None, "has no number where one belongs"),
+        ("malloc,1,5,a,nan\n", None, "has no number where one belongs"),
+        (f"malloc,{'x' * 200_000},5\n", None, "field larger than field limit"),
         ("malloc,1,5,a,1\nmalloc,2,5\n", None, "some lines have a time and some have none"),
         ("", None, "holds no allocation in the format csv"),
         ("= Start\nhello\n", None, "line 2: 'hello' is no line of mtrace"),

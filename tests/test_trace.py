@@ -264,16 +264,25 @@ def test_looking_at_a_long_trace_keeps_one_window_of_it_in_memory(
     trace.write(tmp_path / "long.trace", rows, ORIGIN, slots=1)
     whole = events.shape(rows, 1)
     monkeypatch.setattr(events, "WINDOW", 1 << 16)
-    before = mapped_pages()
+    before = pages(2)
     read, told = trace.read(tmp_path / "long.trace"), []
     found = events.shape(read.events, 1, told=lambda done, total: told.append((done, total)))
-    assert mapped_pages() - before < 4096  # 16 MB of 64
+    assert pages(2) - before < 4096  # 16 MB of 64
     assert told[-1] == (4_000_000, 4_000_000) and len(told) == 62
     assert all(np.array_equal(getattr(found, name), getattr(whole, name)) for name in vars(whole))
 
 
-def mapped_pages() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[2])
+def test_slots_that_a_header_promises_and_nobody_uses_cost_nothing() -> None:
+    taken = []
+    before = pages(1)
+    found = events.shape(sample(), 2**27, told=lambda done, total: taken.append(pages(1) - before))
+    assert taken[0] < 2**14  # 64 MB of 3 GiB
+    assert found.joint[:, -1].sum() == 1
+
+
+def pages(column: int) -> int:
+    """Pages of this process: resident ones (1), those of them that are a file's (2)."""
+    return int(Path("/proc/self/statm").read_text().split()[column])
 
 
 def test_marks_are_counted_across_windows(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:

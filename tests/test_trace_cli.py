@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from selenium.webdriver import Chrome
 
 from hakmem import paths
 from hakmem.studies import portrait
-from hakmem.traces import fitted, trace
+from hakmem.traces import events, fitted, trace
 
 HAKMEM = [sys.executable, "-m", "hakmem"]
 
@@ -116,6 +117,7 @@ def test_a_command_in_a_trace_cannot_put_script_into_a_page(tmp_path: Path) -> N
         (["make", "mixt"], r"unknown generator 'mixt' \(did you mean mixed\?\)"),
         (["make", "mixed", "wss=4"], r"unknown parameter 'wss' \(did you mean ws\?\)"),
         (["make", "mixed", "ws"], "'ws' is no NAME=VALUE"),
+        (["make", "mixed", "ws=²k"], "ws='²k': Input should be a valid integer"),
         (["make", "zipf", "live=1.5MiB"], "live='1.5MiB': Input should be a valid integer"),
         (["info", "none.trace"], "cannot read the trace none.trace: No such file or directory"),
         (["convert", "none.csv", "x.trace"], "cannot read the trace none.csv"),
@@ -129,6 +131,15 @@ def test_what_makes_no_sense_is_refused_in_one_line(tmp_path: Path, words: list[
     done = call(tmp_path, "trace", *words, status=2)
     assert re.search(said, done.stderr) and done.stderr.startswith("hakmem: ") and done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trace_that_is_too_much_for_this_machine_is_no_traceback(tmp_path: Path) -> None:
+    origin = trace.Origin(kind="generated", generator="by hand")
+    trace.write(tmp_path / "x.trace", np.array([(0, 0, 1, 0, 8)], events.EVENT), origin, slots=2**31)
+    limited = ["sh", "-c", 'ulimit -v 8000000; exec "$@"', "sh", *HAKMEM, "trace", "info", str(tmp_path / "x.trace")]
+    done = subprocess.run(limited, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("hakmem: this machine has too little memory for that: Unable to allocate 16.0 GiB")
 
 
 # ---- the traces of this repository -----------------------------------------------------------------------------------

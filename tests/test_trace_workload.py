@@ -153,7 +153,7 @@ def test_a_trial_of_a_fleet(packed: Path, built: Path) -> None:
         ("gen:zipf,wss=1", "unknown parameter 'wss'"),
         ("gen:zipf,live", "'live' is no name=value"),
         ("gen:zipf,live=1,live=2", "gives live twice"),
-        ("gen:zipf,live=1000,events=1000", "events=1000 is too few: the first 1000 set the scene"),
+        ("gen:zipf,live=1000,events=1000", "events=1000 is too few: the first 1000 are its warm-up"),
         ("gen:zipf,touch=all", "touch: Input should be"),
         ("fleet:nothing.csv", "cannot read the distribution .*nothing.csv"),
         ("fleet:nothing*.csv", "no file is called nothing"),

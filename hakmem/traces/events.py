@@ -164,7 +164,7 @@ def shape(given: Events, slots: int, points: int = 1000, told: Told | None = Non
     at = np.unique(np.linspace(1, max(1, len(given)), max(1, min(points, len(given)))).astype(np.int64))
     curve = np.zeros((2, len(at)), np.int64)
     totals, state = np.zeros(4, np.int64), np.zeros(5, np.int64)
-    held = (np.full(slots, -1, np.int64), np.zeros(slots, np.int64), np.zeros(slots, np.int64))
+    held = tuple(np.zeros(slots, np.int64) for _ in range(3))  # slots that are never used cost nothing
     threads = np.arange(1 << 16)  # who bears a thread's number: another one after each exit
     for part in windows(given):
         _shape(part, state, *held, threads, ops, sizes, lifetimes, joint, at, curve, totals)
@@ -199,7 +199,10 @@ def _bucket_low(number):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _shape(given, state, born, held, owner, threads, ops, sizes, lifetimes, joint, at, curve, totals):  # type: ignore[no-untyped-def]
-    """Go on over a part; state: events so far, allocations, live bytes, live blocks, points of the curve."""
+    """Go on over a part; state: events so far, allocations, live bytes, live blocks, points of the curve.
+
+    `born` is the number of the allocation that a slot holds, from 1 on; 0 is an empty slot.
+    """
     done, clock, live, blocks, point = state
     for event in given:
         op, slot = event.op, event.slot
@@ -212,7 +215,7 @@ def _shape(given, state, born, held, owner, threads, ops, sizes, lifetimes, join
             joint[bucket(held[slot]), life] += 1
             live -= held[slot]
             blocks -= 1
-            born[slot] = -1
+            born[slot] = 0
         if op == EXIT:
             threads[event.thread] += 1 << 16
         if op <= ALIGNED:
@@ -235,5 +238,5 @@ def _shape(given, state, born, held, owner, threads, ops, sizes, lifetimes, join
 def _lasting(born, held, joint):  # type: ignore[no-untyped-def]
     """Count the blocks that live at the end."""
     for slot in range(len(born)):
-        if born[slot] >= 0:
+        if born[slot]:
             joint[bucket(held[slot]), BUCKETS] += 1

@@ -61,7 +61,7 @@ def read_distribution(path: Path) -> Distribution:
             size, rate, live = (float(field) for field in line.split(","))
         except ValueError as error:
             raise BadTrace(f"{path}, line {number}: {line!r} is no size, allocations a second, live objects") from error
-        sane = size == int(size) and 1 <= size <= events.MAX_SIZE and 0 < rate < 1e18 and 0 < live < 1e18
+        sane = size.is_integer() and 1 <= size <= events.MAX_SIZE and 0 < rate < 1e18 and 0 < live < 1e18
         if not sane or int(size) in rows:
             raise BadTrace(
                 f"{path}, line {number}: {line!r}: sizes are whole numbers, each once, rates and counts above 0"
@@ -121,10 +121,10 @@ class Fleet(Endless):
         rng = self.rng()
         weights = [max(1, int(rate * 2**40)) for rate in (kept.rates / kept.rates.max()).tolist()]
         births = tables.table(weights, list(range(len(weights))), [1] * len(weights))
+        total = math.fsum(mean.tolist())
+        slots = trace.fitting(int(total + 10 * math.sqrt(total)) + 64)
         start = np.repeat(np.arange(len(mean)), [_whole(number, rng) for number in mean.tolist()])
         kernels.shuffle(start, rng)
-        total = math.fsum(mean.tolist())
-        slots = int(total + 10 * math.sqrt(total)) + 64
         s = np.array([0, slots, 0, -1, 0, 0], np.int64)
         given = (s, rng, births, start, kept.sizes, _lives(kept, mean), tables.exponential(kernels.EXPONENTIAL_CELLS))
         wheel = _wheel(slots, 2 << slots.bit_length())
@@ -190,7 +190,9 @@ class Empirical(Endless):
         lives = np.stack([lows[ends], np.where(dies, widths[ends], 0)], axis=1)
         share = counts / counts.sum()
         lasting = math.fsum((share * np.where(dies, lives[:, 0] + lives[:, 1] / 2, self.events)).tolist())
-        slots = min(self.events, int(3 * lasting) + 10_000) + PIECE  # the last piece may run over the end
+        slots = trace.fitting(
+            min(self.events, int(3 * lasting) + 10_000) + PIECE
+        )  # the last piece may run over the end
         s, rng = np.array([0, slots, 0, -1, 0], np.int64), self.rng()
         wheel = _wheel(slots, WHEEL)
 

@@ -80,11 +80,12 @@ class Endless(Generator):
     warm: Annotated[int | None, Field(ge=0, le=2**40, description="untimed leading events, a tenth by default")] = None
 
     def endless(self, fill: Fill, slots: int, threads: int = 1, start: int = 0) -> Stream:
-        """Return the stream; the warm-up includes the events that set the scene."""
-        asked = self.events // 10 if self.warm is None else self.warm
-        if start >= self.events:
-            raise BadTrace(f"events={self.events} is too few: the first {start} set the scene, and a replay times none")
-        warm = min(max(asked, start), self.events)
+        """Return the stream; the warm-up includes the first `start` events, which set the scene."""
+        warm = max(start, self.events // 10 if self.warm is None else self.warm)
+        if warm >= self.events:
+            raise BadTrace(
+                f"events={self.events} is too few: the first {warm} are its warm-up, and a replay times none"
+            )
         return Stream(fill, slots, self.events, threads, warm)
 
 
@@ -254,7 +255,7 @@ class Skewed(Endless):
     """A generator whose sizes are lognormal: most blocks small, few large (as Zorn measured, 1992)."""
 
     median: Annotated[int, Field(ge=1, le=2**24, description="of the sizes in bytes")] = 64
-    sigma: Annotated[float, Field(gt=0, le=10, description="of the natural logarithm of the sizes")] = 1.2
+    sigma: Annotated[float, Field(ge=0.01, le=10, description="of the natural logarithm of the sizes")] = 1.2
     max: Annotated[int, Field(ge=1, le=2**30, description="sizes above are not drawn, bytes")] = 1 << 20
 
     def sizes(self) -> tables.Table:
@@ -322,7 +323,7 @@ class Server(Skewed):
     def stream(self) -> Stream:
         """Set the kernel up."""
         s, rng, table, room = np.zeros(1, np.int64), self.rng(), self.sizes(), 2 * self.objects
-        ids = np.arange(self.requests * room + self.kept)
+        ids = np.arange(trace.fitting(self.requests * room + self.kept))
         done, goal = np.zeros(self.requests, np.int64), np.zeros(self.requests, np.int64)
         shape = (self.kept, self.requests, self.objects, _share(self.leak), self.threads)
 
@@ -345,7 +346,7 @@ class Fragmenter(Endless):
 
     def stream(self) -> Stream:
         """Set the kernel up."""
-        s, ids = np.zeros(7, np.int64), np.arange(self.limit // 16 + 1)
+        s, ids = np.zeros(7, np.int64), np.arange(trace.fitting(self.limit // 16 + 1))
 
         def fill(out: npt.NDArray[np.uint64]) -> int:
             return int(kernels.fragmenter(out, s, ids, self.limit, self.stride, self.rounds))
@@ -392,7 +393,7 @@ UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "k": 10**3, "M": 10**6, "G": 
 def quantity(text: str) -> str | int:
     """Read ``64MiB``, ``20M`` and the like; all else is left to the generator's model."""
     for unit, scale in UNITS.items():
-        if text.endswith(unit) and text.removesuffix(unit).strip().isdigit():
+        if text.endswith(unit) and text.removesuffix(unit).strip().isdecimal():
             return int(text.removesuffix(unit)) * scale
     return text
 

@@ -6,6 +6,7 @@ with times the lines are put into their order. A first line with these names is 
 """
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -108,7 +109,7 @@ def convert(source: Path, output: Path, form: str | None = None) -> None:
             form = form or ("mtrace" if first.startswith(("= Start", "@ ", "+ 0x", "- 0x")) else "csv")
             heap = _Heap()
             (_read_mtrace if form == "mtrace" else _read_csv)(chain([first], lines), heap, source)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadTrace(f"cannot read {source}: {error}") from error
     if not heap.rows:
         raise BadTrace(f"{source} holds no allocation in the format {form}")
@@ -143,12 +144,19 @@ def _csv_rows(lines: Iterable[str], source: Path) -> Iterator[tuple[int, str, in
             raise BadTrace(f"{source}, line {number}: {','.join(fields)!r} is no op,id,size,thread,time")
         try:
             bytes_asked = int(size) if size or name != "free" else 0
-            moment = float(time) if time else None
+            moment = _moment(time) if time else None
         except ValueError as error:
             raise BadTrace(f"{source}, line {number}: {','.join(fields)!r} has no number where one belongs") from error
         if not 0 <= bytes_asked <= MAX_SIZE:
             raise BadTrace(f"{source}, line {number}: sizes are 0..2^47 bytes, not {bytes_asked}")
         yield CSV_OPS[name], block, bytes_asked, thread, moment
+
+
+def _moment(text: str) -> float:
+    moment = float(text)
+    if math.isnan(moment):
+        raise ValueError("it has no place in an order")
+    return moment
 
 
 def _read_mtrace(lines: Iterable[str], heap: _Heap, source: Path) -> None:

@@ -355,6 +355,13 @@ def _scratch(target: Path) -> Iterator[Any]:
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
+def fitting(slots: int) -> int:
+    """Return a number of slots that a trace can hold, and refuse any other."""
+    if slots > MAX_SLOTS:
+        raise BadTrace(f"a trace holds at most {MAX_SLOTS} slots, not {slots}")
+    return slots
+
+
 class Writer:
     """Streams a trace to disk in bounded memory; use as a context manager.
 
@@ -388,14 +395,12 @@ class Writer:
     ) -> None:
         if not 1 <= threads <= MAX_THREADS:
             raise BadTrace(f"a trace holds 1..{MAX_THREADS} threads, not {threads}")
-        if slots > MAX_SLOTS:
-            raise BadTrace(f"a trace holds at most {MAX_SLOTS} slots, not {slots}")
         if len(marks) > MAX_MARKS or not all(map(_NAME.fullmatch, marks)):
             raise BadTrace(
                 f'a trace takes at most {MAX_MARKS} marks of 1..{_NAME_BYTES - 1} ASCII characters other than " and \\'
             )
         self._path, self._origin = path, origin
-        self._fields = (warm, slots, threads, seed)
+        self._fields = (warm, fitting(slots), threads, seed)
         self._marks = b"".join(name.encode().ljust(_NAME_BYTES, b"\0") for name in marks)
         self._text = origin.model_dump_json().encode()
         if len(self._text) > _MAX_TEXT:
