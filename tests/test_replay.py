@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_generate import SMALL as SHORT
 from test_trace import CASES, MARKS, ORIGIN, SLOTS, THREADS, damage, edits, sample
 
 from hakmem import paths
@@ -20,20 +21,7 @@ from hakmem.run import parse_line
 from hakmem.traces import generate, trace
 from hakmem.traces.events import EVENT, FREE, MALLOC
 
-SMALL: dict[str, dict[str, Any]] = {
-    "mixed": {"ws": 200, "cycles": 50_000},
-    "battle": {"n": 5000},
-    "larson": {"events": 60_000, "threads": 3, "blocks": 200, "rounds": 5},
-    "ramp": {"n": 5000, "churn_ops": 3000},
-    "phases": {"grow_mb": 2, "shrink_mb": 1, "work_ops": 500},
-    "producer_consumer": {"events": 60_000, "pairs": 2, "backlog": 256},
-    "thread_churn": {"events": 60_000, "threads": 3, "blocks": 300},
-    "lognormal": {"events": 60_000, "live": 500},
-    "generational": {"events": 60_000, "nursery": 1000, "old": 1000},
-    "zipf": {"events": 60_000, "live": 900},
-    "server": {"events": 60_000, "threads": 4, "leak": 0.3, "kept": 100},
-    "fragmenter": {"events": 60_000, "limit": 2**18, "rounds": 5},
-}
+SMALL = {name: given | ({"events": 60_000} if "events" in given else {}) for name, given in SHORT.items()}
 
 
 @pytest.fixture(scope="module")

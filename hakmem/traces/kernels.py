@@ -203,6 +203,14 @@ def phases(out, s, rng, work_rng, ids, sizes, held, cycles, grow, shrink, work):
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
 
+@njit(cache=True, inline="always")
+def end_all(out, n, threads):
+    """Write the ends of all threads and return the next number."""
+    for thread in range(threads):
+        n = emit(out, n, EXIT, 0, 0, thread)
+    return n
+
+
 @njit(cache=True)
 def larson(out, s, rng, table, threads, blocks, rounds):
     """State: s[0] blocks allocated at first, s[1] replacements so far. A set of blocks moves on to the next thread."""
@@ -222,8 +230,7 @@ def larson(out, s, rng, table, threads, blocks, rounds):
         n = emit(out, n, MALLOC, slot, draw(rng, threshold, alias, low, width), thread)
         s[1] += 1
         if s[1] % generation == 0:
-            for ending in range(threads):
-                n = emit(out, n, EXIT, 0, 0, ending)
+            n = end_all(out, n, threads)
     return n
 
 
@@ -260,8 +267,7 @@ def thread_churn(out, s, rng, table, threads, blocks):
         n = emit(out, n, MALLOC, slot, draw(rng, threshold, alias, low, width), thread)
         s[0] += 1
         if s[0] % generation == 0:
-            for ending in range(threads):
-                n = emit(out, n, EXIT, 0, 0, ending)
+            n = end_all(out, n, threads)
     return n
 
 
