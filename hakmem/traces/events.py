@@ -164,13 +164,13 @@ def shape(given: Events, slots: int, points: int = 1000, told: Told | None = Non
     at = np.unique(np.linspace(1, max(1, len(given)), max(1, min(points, len(given)))).astype(np.int64))
     curve = np.zeros((2, len(at)), np.int64)
     totals, state = np.zeros(4, np.int64), np.zeros(5, np.int64)
-    held = tuple(np.zeros(slots, np.int64) for _ in range(3))  # slots that are never used cost nothing
+    born, held, owner = (np.zeros(slots, np.int64) for _ in range(3))  # slots that are never used cost nothing
     threads = np.arange(1 << 16)  # who bears a thread's number: another one after each exit
     for part in windows(given):
-        _shape(part, state, *held, threads, ops, sizes, lifetimes, joint, at, curve, totals)
+        _shape(part, state, born, held, owner, threads, ops, sizes, lifetimes, joint, at, curve, totals)
         if told is not None:
             told(int(state[0]), len(given))
-    _lasting(*held[:2], joint)
+    _lasting(born, held, joint)
     return Shape(ops, sizes, lifetimes, joint, at, curve[0], curve[1], *(int(value) for value in totals))
 
 

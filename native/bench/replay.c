@@ -228,7 +228,8 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t moved_on = PTHREAD_COND_INITIALIZER;
 static _Atomic uint64_t generation;
 static _Atomic uint32_t arrived;
-static bool finished;
+static bool finished;  /* written by the last thread to arrive, read by all behind the generation */
+static uint32_t ended; /* threads that have seen it; under the mutex */
 static enum bench_touch touch_shared;
 
 /* Gives every event its turn (in the upper bits of its size) and every thread its events. */
@@ -300,7 +301,7 @@ static void *work(void *argument) {
         }
     } while (next_window(own));
     pthread_mutex_lock(&mutex);
-    if (++arrived == header.threads) pthread_cond_broadcast(&moved_on);
+    if (++ended == header.threads) pthread_cond_broadcast(&moved_on);
     pthread_mutex_unlock(&mutex);
     return NULL;
 }
@@ -313,7 +314,7 @@ static void run_shared(enum bench_touch touch) {
         bench_start_thread(work, &lanes[i]);
     }
     pthread_mutex_lock(&mutex);
-    while (!(finished && arrived == header.threads)) pthread_cond_wait(&moved_on, &mutex);
+    while (ended < header.threads) pthread_cond_wait(&moved_on, &mutex);
     pthread_mutex_unlock(&mutex);
 }
 
@@ -363,7 +364,7 @@ static void back_to_the_start(void) {
     window_at = window_end = 0;
     read_s = 0;
     timing = finished = false;
-    arrived = 0;
+    ended = 0;
     memset(parts, 0, sizeof parts);
     for (uint32_t i = 0; i < header.threads; i++) lanes[i].at = 0;
 }
