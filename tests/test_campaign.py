@@ -5,6 +5,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -163,27 +164,21 @@ def test_a_failing_arm_is_rows_not_an_error(tmp_path: Path) -> None:
     assert set(rows.loc[rows["arm"] == "system", "status"]) == {"ok"}
 
 
-def spin(cpu: int) -> None:
-    os.sched_setaffinity(0, {cpu})
-    while True:
-        pass
-
-
 def test_spoiled_blocks_are_repeated_once_and_both_are_kept(tmp_path: Path) -> None:
     cpu = measuring_cpu()
     if cpu is None:
         pytest.skip("needs two cores: trials are pinned to one of several")
-    rivals = [multiprocessing.get_context("spawn").Process(target=spin, args=(cpu,), daemon=True) for _ in range(2)]
-    for rival in rivals:
-        rival.start()
+    spin = f"import os; os.sched_setaffinity(0, {{{cpu}}}); print('at work', flush=True)\nwhile True: pass"
+    rivals = [subprocess.Popen([sys.executable, "-c", spin], stdout=subprocess.PIPE) for _ in range(2)]
     try:
+        for rival in rivals:
+            assert rival.stdout is not None and rival.stdout.readline()
         made = plan(tmp_path, workloads=["mixed:cycles=60000000"], allocators=["system"], lean=[0], blocks=1)
-        time.sleep(2)  # until the rivals are at work
         done = campaign.run(made, quiet=True)
     finally:
         for rival in rivals:
             rival.kill()
-            rival.join()
+            rival.communicate()
     rows = campaign.rows(made)
     first = rows[rows["block"] == 0]
     assert any("switches" in reason for reasons in first["spoiled"] for reason in reasons)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from hakmem import live, run
@@ -35,7 +36,8 @@ def running(native: Build, folder: Path, **gates: str) -> Iterator[subprocess.Po
     command, env = soak(native, folder, **gates)
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as child:
         try:
-            while not (folder / f"hakmem.{child.pid}").exists() or live.find(child.pid).resident_mb().sum() < 5:
+            # Blocks come and go at random: after so much work half of the slots are full, however slow the machine.
+            while not (folder / f"hakmem.{child.pid}").exists() or psutil.Process(child.pid).cpu_times().user < 0.2:
                 time.sleep(0.02)
             yield child
         finally:
@@ -99,7 +101,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(native: Bui
 
 
 def test_residency_is_sampled_while_a_child_runs(native: Build, tmp_path: Path) -> None:
-    command = [str(native.driver("phases", "hakmem")), "1", "--grow-mb=20", "--work-ms=100", "--shrink-mb=1"]
+    command = [str(native.driver("phases", "hakmem")), "1", "--grow-mb=20", "--work-ms=300", "--shrink-mb=1"]
     gates = {"HAKMEM_SS_MEM_LEAN": "1", "HAKMEM_SS_MEM_LEAN_DECOMMIT": "DONTNEED", "HAKMEM_STATS_LIVE": str(tmp_path)}
     sampler = Sampler(tmp_path)
     done = run.execute(command, run.environment(gates), timeout_s=120, tick=sampler.tick, tick_s=0.01)

@@ -206,9 +206,8 @@ def redis_answers(gates: str, library: Path | None, where: Path) -> tuple[str, .
     options = {"env": environment(GATES[gates], library), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with subprocess.Popen([*serve, "--enable-debug-command", "local"], text=True, **options) as server:
         try:
-            for _ in range(100):
-                if subprocess.run([*client, "ping"], capture_output=True).stdout == b"PONG\n":
-                    break
+            while subprocess.run([*client, "ping"], capture_output=True).stdout != b"PONG\n":
+                assert server.poll() is None, server.communicate()[0]
                 time.sleep(0.05)
             preloaded = str(LIBRARY) in Path(f"/proc/{server.pid}/maps").read_text()
             assert preloaded == (library is not None)

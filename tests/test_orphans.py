@@ -45,7 +45,7 @@ def test_a_double_fork_into_another_session_is_found(tmp_path: Path) -> None:
 
 
 def test_a_hanging_process_takes_along_what_fled_from_it(tmp_path: Path) -> None:
-    done = flees(tmp_path / "pid", "hang", 3)
+    done = flees(tmp_path / "pid", "hang", 1.5)
     assert (done.status, done.left_behind) == ("timeout", ())
     assert gone(int((tmp_path / "pid").read_text()))
 
