@@ -92,8 +92,14 @@ class Plan(BaseModel):
         )
 
     def layout(self, block: int) -> int:
-        """Return the number of the layout of a block: both orders of a pair of blocks have the same."""
-        return block // 2 % max(1, self.spec.layouts)
+        """Return the number of the layout of a block: both orders of a pair of blocks have the same.
+
+        Blocks that `until_decided` adds bring further layouts: the old ones again would average out noise alone.
+        """
+        if not self.spec.layouts:
+            return 0
+        again, pair = divmod(block // 2, self.spec.blocks // 2)
+        return (again * self.spec.layouts + pair % self.spec.layouts) % layouts(self.spec)
 
     def order(self, work: Workload, block: int) -> list[Arm]:
         """Return the arms in the order in which a block runs them."""
@@ -133,7 +139,8 @@ class Plan(BaseModel):
         ]
         if self.spec.layouts:
             lines.append(
-                f"{self.spec.layouts} layouts of every hakmem, two blocks each or more: intervals count layouts"
+                f"{self.spec.layouts} layouts of every hakmem, two blocks each or more"
+                f"{', further ones with further blocks' if self.spec.until_decided else ''}: intervals count layouts"
             )
         if len(self.looks) > 1:
             lines.append(f"until each verdict is decided: looked at after {', '.join(map(str, self.looks))} blocks")
@@ -254,6 +261,11 @@ def looks(blocks: int, until_decided: bool) -> tuple[int, ...]:
     return tuple(dict.fromkeys(math.ceil(time * blocks) for time in times))
 
 
+def layouts(spec: CampaignSpec) -> int:
+    """Return how many layouts of every hakmem a study has when it ends at its last look."""
+    return spec.layouts * looks(spec.blocks, spec.until_decided)[-1] // spec.blocks
+
+
 class Durations:
     """How long the trials of each workload take: measured, or expected before anything is measured."""
 
@@ -300,7 +312,7 @@ def _find(spec: CampaignSpec, build: Build, works: Iterable[Workload]) -> tuple[
     for name in spec.allocators:
         if name != PEERS:
             one = _proven(allocators.find(name, build), build, works)
-            found.append(allocators.lay_out(one, name, spec.layouts, spec.seed) if spec.layouts else one)
+            found.append(allocators.lay_out(one, name, layouts(spec), spec.seed) if spec.layouts else one)
             continue
         missing |= {peer: how for peer, how in allocators.missing_peers().items() if peer not in spec.allocators}
         for peer in allocators.installed_peers():

@@ -70,7 +70,8 @@ class CampaignSpec(Parameters):
     are names of `hakmem.builds.allocators`, and ``peers`` for every peer installed here; the first one is the baseline.
     `gates` maps any other gate to the values to sweep; `under` sets gates of every hakmem arm, the baseline too.
     `until_decided` adds blocks, up to four times `blocks`, until each verdict is decided or the budget is spent.
-    `layouts` links every hakmem so many times, laid out otherwise each time; the layout changes every second block.
+    `layouts` links every hakmem so many times, laid out otherwise each time; the layout changes every second block, and
+    `until_decided` adds layouts with its blocks.
     """
 
     study: str = Field(default="lean_sweep", pattern=STUDY)
@@ -136,8 +137,6 @@ class CampaignSpec(Parameters):
             raise ValueError(
                 f"layouts={self.layouts}: it takes 0, or 2 and more with two blocks each, not {self.blocks}"
             )
-        if self.layouts and self.until_decided:
-            raise ValueError(f"layouts={self.layouts} says how many there are: until_decided cannot add any")
         return self
 
 

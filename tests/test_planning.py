@@ -60,6 +60,21 @@ def test_orders_are_seeded_and_counterbalanced(tmp_path: Path) -> None:
     assert [arm.label for arm in other.order(work, 0)] != [arm.label for arm in made.order(work, 0)]
 
 
+def test_layouts_go_round_within_the_blocks_asked_for_and_are_new_beyond(tmp_path: Path) -> None:
+    made = plan(tmp_path)
+
+    def numbers(count: int, **asked: int) -> list[int]:
+        laid_out = made.model_copy(update={"spec": made.spec.model_copy(update=asked)})
+        return [laid_out.layout(block) for block in range(count)]
+
+    assert set(numbers(16)) == {0}
+    assert numbers(16, layouts=2, blocks=8) == [0, 0, 1, 1] * 4
+    assert numbers(16, layouts=2, blocks=4, until_decided=1) == [at // 2 for at in range(16)]
+    longer = numbers(64, layouts=2, blocks=8, until_decided=1)
+    assert longer[:16] == [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2 and longer[32:] == longer[:32]  # repeated blocks
+    assert max(numbers(40, layouts=2, blocks=5, until_decided=1)) == 7
+
+
 def test_keys_tell_trials_apart(tmp_path: Path) -> None:
     made = plan(tmp_path)
     keys = [key for work in made.workloads for block in range(8) for key in made.keys(work, block)]

@@ -80,23 +80,20 @@ def test_a_revision_is_named_by_its_commit_and_swept_like_any_arm(
 def test_a_change_without_effect_is_compared_over_layouts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "runs", lambda: tmp_path)
     never_called = paths.native() / "test" / "never_called.diff"
-    sweep = ["sweep", "--allocator", f"hakmem,patch:{never_called}", "--lean", "0", "--layouts", "2", *TINY, "--json"]
+    sweep = ["sweep", "--allocator", f"hakmem,patch:{never_called}", "--lean", "0", *TINY, "--json"]
+    sweep += ["--layouts", "2", "--until-decided"]
     done = CliRunner().invoke(app, sweep, catch_exceptions=False)
     assert done.exit_code == 0, done.output
     (verdict,) = json.loads(done.stdout)["verdicts"]
     assert verdict["arm"].startswith("patch:never_called.diff@")
-    assert (verdict["layouts"], verdict["effect"]["n"]) == (2, 2) and verdict["layout_spread"] >= 0
+    assert verdict["layouts"] == verdict["effect"]["n"] >= 2 and verdict["layout_spread"] >= 0
     rows = store.load(tmp_path / "lean_sweep.jsonl")
-    assert rows[rows["block"] < 4].groupby("block")["layout"].agg(["min", "max"]).to_numpy().tolist() == [
-        [0, 0],
-        [0, 0],
-        [1, 1],
-        [1, 1],
-    ]
+    planned = rows[rows["block"] < 16]  # four times the blocks asked for: what is added is laid out anew, too
+    assert (planned["layout"] == planned["block"] // 2).all() and planned["block"].max() >= 3
     facts = next(iter(store.provenance(tmp_path / "lean_sweep.jsonl").values())).facts
     ours, theirs = facts["allocators"].values()  # type: ignore[union-attr]
     libraries = [Path(path).read_bytes() for one in (ours, theirs) for path in one["layouts"]]  # type: ignore[index]
-    assert len(set(libraries)) == 4
+    assert len(set(libraries)) == len(libraries) == 16
     plain = CliRunner().invoke(app, ["sweep", "--allocator", "hakmem", "--layouts", "2", *TINY])
     assert "layouts=2 compares code, and hakmem is one" in str(plain.exception)
 
