@@ -263,7 +263,9 @@ def show_own_cost(
         as_json,
         lambda: console.say(found.sentence()),
         lambda: console.say(f"{found.samples} samples of memory were taken from outside"),
-        lambda: console.next_step("hakmem sweep" if found.within else f"hakmem own-cost --pairs {4 * pairs}"),
+        lambda: console.next_step(
+            "hakmem sweep" if found.within else f"hakmem own-cost --pairs {max(2 * pairs, found.pairs_needed or 0)}"
+        ),
     )
 
 

@@ -4,6 +4,8 @@ Without it a driver is started and nobody looks until it has ended. With it the 
 one: its output is read and its memory sampled from outside while it runs, and it has a deadline.
 """
 
+import math
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
@@ -35,14 +37,23 @@ class OwnCost(BaseModel):
         """Whether the whole interval lies within the bound."""
         return max(abs(self.effect.low), abs(self.effect.high)) <= BOUND
 
+    @property
+    def pairs_needed(self) -> int | None:
+        """Pairs after which the interval probably lies within the bound, if the effect is as it seems; None: never."""
+        slack = BOUND - abs(self.effect.estimate)
+        sd = (self.effect.high - self.effect.low) / 2 / 1.96 * math.sqrt(self.effect.n)
+        return stats.blocks_needed(sd, slack) if slack > 0 else None
+
     def sentence(self) -> str:
         """Say what it costs, and whether that can be told finely enough."""
         span = f"{self.effect.estimate:+.2f} % ({self.effect.low:+.2f} to {self.effect.high:+.2f} %)"
         told = f"the workbench changes the throughput of {self.workload} by {span}, {self.effect.n} pairs"
         if self.within:
             return f"{told}: within ±{BOUND} %"
-        clear = self.effect.high < -BOUND or self.effect.low > BOUND
-        return f"{told}: {'more than' if clear else 'not shown to be within'} ±{BOUND} %"
+        if self.effect.high < -BOUND or self.effect.low > BOUND:
+            return f"{told}: more than ±{BOUND} %"
+        more = f", which takes about {self.pairs_needed} pairs" if self.pairs_needed else ""
+        return f"{told}: not shown to be within ±{BOUND} %{more}"
 
 
 def measure(build: Build, arm: Arm, work: Workload, pairs: int, progress: Progress) -> OwnCost:
