@@ -42,9 +42,10 @@ bool policy_caches(size_t block_size, policy_pressure pressure) { return pressur
 unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pressure pressure) {
     static const unsigned table[8] = {2048, 1024, 768, 512, 256, 256, 128, 64}; /* the user's, per octave */
     static const struct {
-        size_t bytes, blocks;
-    } most[] = {{SIZE_MAX, SIZE_MAX}, {8192, 8}, {2048, 2}}; /* by pressure; so many blocks are always allowed */
-    size_t cap = octave < 8 ? table[octave] : 131072 / block_size;
+        size_t bytes, blocks; /* so many blocks are always allowed */
+        size_t above;         /* bytes where the octaves end */
+    } most[] = {{SIZE_MAX, SIZE_MAX, 262144}, {8192, 8, 131072}, {2048, 2, 131072}}; /* by pressure */
+    size_t cap = octave < 8 ? table[octave] : most[pressure].above / block_size;
 #ifdef HAK_STRESS
     cap = 8;
 #endif

@@ -107,8 +107,8 @@ static void a_cache_holds_what_the_table_says(void) {
         CHECK(policy_cap(size, octave, 400, PRESSURE_NONE) == 4 * table[octave]);
         CHECK(policy_cap(size, octave, 50, PRESSURE_NONE) == table[octave] / 2);
     }
-    CHECK(policy_cap(4096, 8, 100, PRESSURE_NONE) == 32); /* 128 KiB above the octaves */
-    CHECK(policy_cap(32768, 8, 100, PRESSURE_NONE) == 4);
+    CHECK(policy_cap(4096, 8, 100, PRESSURE_NONE) == 64); /* 256 KiB above the octaves */
+    CHECK(policy_cap(32768, 8, 100, PRESSURE_NONE) == 8);
     CHECK(policy_cap(32768, 8, 1, PRESSURE_NONE) == 2); /* a list of one would overflow at each free */
     CHECK(policy_cap(2048, 7, 1, PRESSURE_NONE) == 2);
 }
