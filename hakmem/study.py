@@ -125,8 +125,8 @@ class CampaignSpec(Parameters):
         for name in given:
             if name != PEERS:
                 allocators.check(name)
-        linked = [name for name in given if name.endswith(allocators.LINKED_SUFFIX)]
-        preloaded = [name for name in given if name not in (*linked, "system")]
+        linked = [name for name in given if allocators.suffix_of(name)]
+        preloaded = [name for name in given if name not in (*linked, "system", allocators.NULL)]
         if linked and preloaded:
             raise ValueError(f"linked and preloaded arms do not compare: {' '.join(linked)}, {' '.join(preloaded)}")
         return tuple(_unique(given))

@@ -62,6 +62,14 @@ def test_linked_peers_are_proven_too(native: Build) -> None:
         prove(found, native.driver("random_mixed", "system"))
 
 
+def test_the_inlined_fast_path_is_linked_and_has_programs_of_its_own(native: Build) -> None:
+    found = find("hakmem_minimal@inline", native)
+    assert (found.linkage, found.flavour, found.label) == ("linked", "hakmem_minimal_inline", "hakmem_minimal@inline")
+    prove(found, native.driver("random_mixed", found.flavour))
+    with pytest.raises(MissingTool, match="bench_larson_hakmem_minimal_inline"):
+        native.driver("larson", found.flavour)
+
+
 def test_an_allocator_of_ones_own(native: Build, tmp_path: Path) -> None:
     own = library(tmp_path, BUMP)
     found = find(f"preload:{own}", native)
@@ -94,6 +102,7 @@ def test_a_library_that_crashes_programs_is_no_allocator(native: Build, tmp_path
     [
         ("hakmen", "did you mean hakmem"),
         ("system@linked", "no linked drivers"),
+        ("mimalloc@inline", "no inline drivers: @inline goes with hakmem, hakmem_minimal"),
         ("preload:relative.so", "absolute path"),
         ("preload:/nonexistent/lib.so", "/nonexistent/lib.so is no file"),
     ],

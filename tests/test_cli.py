@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from hakmem import paths, store
 from hakmem.builds import allocators
 from hakmem.cli import COMMANDS, app, main
+from hakmem.errors import BadParameter
 
 TINY = ["--workload", "mixed:ws=50,cycles=20000", "--profile", "smoke"]
 
@@ -121,6 +122,25 @@ def test_bench_holds_every_allocator_to_the_named_peer(runs: Path) -> None:
     ledger = "bench" if peers[0] == "mimalloc" else f"bench_{peers[0]}"
     assert set(store.load(runs / f"{ledger}.jsonl").query("role == 'baseline'")["arm"]) == {peers[0]}  # and no other
     assert set(store.load(runs / f"{ledger}_loop.jsonl")["arm"]) == {"null"}
+
+
+def test_bench_holds_the_inlined_fast_path_to_the_linked_peer_and_to_the_loop(runs: Path) -> None:
+    if "mimalloc" not in allocators.installed_peers():
+        pytest.skip("needs linked programs of a peer: sudo apt-get install libmimalloc-dev")
+    lines = json.loads(call("bench", *TINY, "--inline", "--blocks", "2", "--json"))
+    ours = {"hakmem@inline", "hakmem_minimal@inline"}
+    assert {line["to"] for line in lines} == {"mimalloc@linked", "null"}
+    for to in ("mimalloc@linked", "null"):
+        mine = [line for line in lines if line["to"] == to]
+        assert {line["arm"] for line in mine} == {to, *ours}
+        assert {line["arm"] for line in mine if line["ratio"] is not None} == ours
+        assert {Path(line["command"].split()[0]).name.removeprefix("bench_random_mixed_") for line in mine} == {
+            {"mimalloc@linked": "mi", "null": "null"}[to],
+            "hakmem_inline",
+            "hakmem_minimal_inline",
+        }
+    with pytest.raises(BadParameter, match="only mixed has programs"):
+        call("bench", "--inline", "--workload", "ramp")
 
 
 def test_the_help_lists_every_command_and_imports_none() -> None:

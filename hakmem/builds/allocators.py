@@ -1,7 +1,8 @@
 """The allocators an arm can name: hakmem's flavours, the system's, and peers that are found, versioned and proven.
 
 A name is one of `NAMES` or ``preload:/path/lib.so``. Peers and hakmem are preloaded under the plain driver programs, so
-that all arms have the same linkage; ``@linked`` behind a name picks the programs that are linked against it instead.
+that all arms have the same linkage; ``@linked`` behind a name picks the programs that are linked against it instead,
+``@inline`` those that have its fast path in their own code (`native/include/hakmem_inline.h`).
 """
 
 import hashlib
@@ -41,8 +42,11 @@ PEERS = {
 }
 NULL = "null"  # no allocator: the loop of random_mixed over a bump pointer, which is what the others are beside
 NAMES = (*FLAVOURS, "system", *PEERS, NULL)
-LINKED = {**{flavour: flavour for flavour in FLAVOURS}, "mimalloc": "mi"}
-LINKED_SUFFIX = "@linked"
+LINKED_SUFFIX, INLINE_SUFFIX = "@linked", "@inline"
+PROGRAMS = {  # which allocators have drivers of their own, and the flavour these are called by
+    LINKED_SUFFIX: {**{flavour: flavour for flavour in FLAVOURS}, "mimalloc": "mi"},
+    INLINE_SUFFIX: {flavour: f"{flavour}_inline" for flavour in ("hakmem", "hakmem_minimal")},
+}
 COMMON_DIRECTORIES = ("/usr/local/lib", "/usr/lib64", "/usr/lib", "/lib")
 PROBED = ("malloc", "free", "calloc", "realloc")
 
@@ -53,7 +57,7 @@ class Allocator(BaseModel):
     Attributes
     ----------
     name : str
-        As asked for, without ``@linked``.
+        As asked for, without ``@linked`` or ``@inline``.
     linkage : {"preload", "linked", "none"}
         How it gets under the driver.
     library : Path or None
@@ -98,7 +102,12 @@ class Allocator(BaseModel):
     @property
     def label(self) -> str:
         """The name with what tells it from others of that name."""
-        return self.name + (LINKED_SUFFIX if self.linkage == "linked" else "")
+        return self.name + next((how for how, named in PROGRAMS.items() if named.get(self.name) == self.flavour), "")
+
+
+def suffix_of(name: str) -> str:
+    """Return the ``@linked`` or ``@inline`` that a name ends with, or nothing."""
+    return next((how for how in PROGRAMS if name.endswith(how)), "")
 
 
 def find(name: str, build: Build) -> Allocator:
@@ -107,7 +116,8 @@ def find(name: str, build: Build) -> Allocator:
     Parameters
     ----------
     name : str
-        One of `NAMES`, with or without ``@linked``, ``preload:/path/lib.so``, ``rev:GITREV`` or ``patch:FILE.diff``.
+        One of `NAMES`, with or without ``@linked`` or ``@inline``, ``preload:/path/lib.so``, ``rev:GITREV`` or
+        ``patch:FILE.diff``.
     build : Build
         The native build that holds hakmem's libraries and the drivers.
 
@@ -123,9 +133,10 @@ def find(name: str, build: Build) -> Allocator:
         It is not installed; the message names the command that installs it.
     """
     check(name)
-    bare = name.removesuffix(LINKED_SUFFIX)
-    if name.endswith(LINKED_SUFFIX):
-        return _linked(bare, build)
+    suffix = suffix_of(name)
+    bare = name.removesuffix(suffix)
+    if suffix:
+        return _linked(bare, PROGRAMS[suffix][bare], build)
     if bare == "system":
         libc = _loaded_libc()
         version = os.confstr("CS_GNU_LIBC_VERSION") or "unknown"
@@ -197,14 +208,15 @@ def check(name: str) -> None:
     BadParameter
         The message lists the names.
     """
-    bare = name.removesuffix(LINKED_SUFFIX)
+    suffix = suffix_of(name)
+    bare = name.removesuffix(suffix)
     if bare not in NAMES and not bare.startswith(("preload:", *revisions.PREFIXES)):
         raise BadParameter(
             f"unknown allocator {name!r}{did_you_mean(bare, NAMES)}; allocators are {', '.join(NAMES)}"
             ", preload:/path/lib.so, rev:GITREV and patch:FILE.diff"
         )
-    if name.endswith(LINKED_SUFFIX) and bare not in LINKED:
-        raise BadParameter(f"{bare} has no linked drivers: {LINKED_SUFFIX} goes with {', '.join(LINKED)}")
+    if suffix and bare not in PROGRAMS[suffix]:
+        raise BadParameter(f"{bare} has no {suffix[1:]} drivers: {suffix} goes with {', '.join(PROGRAMS[suffix])}")
 
 
 def installed_peers() -> tuple[str, ...]:
@@ -330,8 +342,7 @@ def _bindings(program: Path, library: Path | None) -> dict[str, str]:
     return bound
 
 
-def _linked(name: str, build: Build) -> Allocator:
-    flavour = LINKED[name]
+def _linked(name: str, flavour: str, build: Build) -> Allocator:
     if not any(program.endswith(f"_{flavour}") for program in build.bins):
         raise MissingTool(f"the build has no drivers linked with {name}: {install_command(name)}, then build again")
     if name in FLAVOURS:

@@ -78,7 +78,7 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
         name = f"{kind}:{what}"
         known = gates.table(revisions.make(name).gates_def)
     allocators.check(name)
-    flavour = name.removesuffix(allocators.LINKED_SUFFIX)
+    flavour = name.removesuffix(allocators.suffix_of(name))
     asked: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in rest.split(","))):
         gate, equals, value = (piece.strip() for piece in part.partition("="))

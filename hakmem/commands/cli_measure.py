@@ -30,7 +30,8 @@ SPEED = (
 )
 SPEED_QUICK = ("mixed:ws=400", "mixed:ws=100000", "larson:threads=2", "pc")
 BENCH_BLOCKS = {"smoke": 3, "quick": 10, "full": 15}
-UNLINKED = tuple(name for name in allocators.NAMES if name not in (*allocators.LINKED, allocators.NULL))
+LINKED = (*allocators.PROGRAMS[allocators.LINKED_SUFFIX], allocators.NULL)
+UNLINKED = tuple(name for name in allocators.NAMES if name not in LINKED)
 
 
 Command = Annotated[
@@ -187,27 +188,34 @@ def bench(
     blocks: Annotated[int | None, typer.Option(help="Interleaved blocks; 3 for smoke, 10 for quick, else 15.")] = None,
     profile: console.Profile = "quick",
     linked: Annotated[bool, typer.Option(help="Directly linked programs only.")] = False,
+    inline: Annotated[bool, typer.Option(help="Programs that have malloc and free in their own code, linked.")] = False,
     as_json: console.Json = False,
 ) -> None:
     """Measure hakmem's flavours beside every installed peer, interleaved: throughput, ratio with interval, memory.
 
-    Quick takes about five minutes and says what it leaves out; the mixed workloads show the loop without allocator.
+    Quick takes about five minutes and says what it leaves out; the mixed workloads show the loop without allocator, and
+    with --inline are held to it as well.
     """
-    allocators.check(peer)
+    linked |= inline
+    against = peer + allocators.LINKED_SUFFIX * linked
+    allocators.check(against)
     size = workload.profile(profile)
-    suffix = allocators.LINKED_SUFFIX if linked else ""
-    names = [peer, "hakmem_minimal", "hakmem"]
-    works = workloads or list(SPEED_QUICK if size == "quick" else SPEED)
+    suffix = allocators.INLINE_SUFFIX if inline else allocators.LINKED_SUFFIX * linked
+    ours = [name + suffix for name in ("hakmem_minimal", "hakmem")]
+    speed = [work for work in (SPEED_QUICK if size == "quick" else SPEED) if not inline or work.startswith("mixed")]
+    works = workloads or speed
+    if inline and (others := [work for work in works if not work.startswith("mixed")]):
+        raise BadParameter(f"--workload {others[0]}: only mixed has programs with malloc and free in their own code")
     count = blocks or BENCH_BLOCKS[size]
     # A ledger has one baseline: another peer, and the loop without allocator, have ledgers of their own.
-    study = "bench" + "_linked" * linked + f"_{peer}" * (peer != "mimalloc")
+    study = "bench" + suffix.replace("@", "_") + f"_{peer}" * (peer != "mimalloc")
     asked: dict[str, object] = {
         "study": study,
         "workloads": works,
         "lean": 0,
         "decommit": "FREE",
         "target_mb": 10,
-        "allocators": [name + suffix for name in names] if linked else [*names, "system", PEERS],
+        "allocators": [against, *ours] if linked else [against, *ours, "system", PEERS],
         "blocks": count,
         "budget_minutes": 5 if size == "quick" and not (workloads or blocks) else 600,
         "profile": size,
@@ -218,16 +226,17 @@ def bench(
         loop = {
             "study": f"{study}_loop",
             "workloads": mixed,
-            "allocators": [allocators.NULL],
-            "blocks": math.ceil(count / 2),
+            "allocators": [allocators.NULL, *ours] if inline else [allocators.NULL],
+            "blocks": count if inline else math.ceil(count / 2),
         }
         plans.append(planning.plan(CampaignSpec.checked(asked | loop)))
     ended = [_measure(made, as_json) for made in plans]
     found = []
     for made in plans:
         rows = campaign.rows(made)
-        found += [_bench_line(cell, one, work, made) for work, cell in _cells(rows, made) for one in made.arms]
-    found = [line for line in found if line]
+        lines = [_bench_line(cell, one, work, made) for work, cell in _cells(rows, made) for one in made.arms]
+        to = made.arms[0].label if inline else against
+        found += [line | {"to": to} for line in lines if line]
     left_out = [f"{name} ({how})" for name, how in plans[0].missing.items()]
     left_out += [] if workloads else [f"{work} (hakmem bench --profile full)" for work in SPEED if work not in works]
     left_out += [f"{name} (no linked programs)" for name in UNLINKED if linked]
@@ -235,9 +244,9 @@ def bench(
     console.emit(
         found,
         as_json,
-        lambda: terminal.bench(found, peer + suffix),
+        lambda: terminal.bench(found),
         lambda: console.say(f"left out: {', '.join(left_out) or 'nothing'}"),
-        lambda: console.next_step("hakmem bench --linked"),
+        lambda: console.next_step("hakmem bench --inline" if linked else "hakmem bench --linked"),
     )
 
 
