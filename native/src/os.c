@@ -165,6 +165,14 @@ bool os_commit(void *p, size_t size) {
     return ok;
 }
 
+bool os_show(void *p, size_t size) {
+    int saved = errno;
+    STAT(sys_mprotect);
+    bool ok = mprotect(p, size, PROT_READ) == 0;
+    errno = saved;
+    return ok;
+}
+
 bool os_uncommit(void *p, size_t size) {
     if (!owns(p, size)) return false;
     int saved = errno;

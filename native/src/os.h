@@ -47,6 +47,7 @@ void *os_map_file(void *at, int fd, size_t size);
 bool os_unshare(void *at, size_t keep, size_t size);
 
 bool os_commit(void *p, size_t size); /* false: ENOMEM */
+bool os_show(void *p, size_t size); /* it reads as zeros until it is committed, which costs and charges nothing; false: ENOMEM */
 bool os_uncommit(void *p, size_t size); /* back to reserved, pages and contents are gone; false: nothing has changed */
 
 /* 0, or -1: refused, and the caller must fall back to os_uncommit. `advice` as for madvise(2). */

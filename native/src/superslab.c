@@ -37,13 +37,19 @@ static uint16_t all_pages(void) { return (uint16_t)bits32(ss_pages_per_unit()); 
 static size_t bytes_of(uint16_t pages) { return (size_t)count_ones(pages) << hak_page_shift; }
 static uint32_t all_units(void) { return bits32(ss_units); }
 
+/* Entries [from, to) of a table become usable; what stands on a page with those before is usable already. */
+static bool commit_entries(void *of, size_t size, size_t from, size_t to) {
+    size_t page = (size_t)1 << hak_page_shift, a = round_up(from * size, page), b = round_up(to * size, page);
+    return a == b || os_commit((char *)of + a, b - a);
+}
+
 static bool know_units(size_t end) {
     if (end <= known_units) return true;
-    size_t to = round_up(end, META_STEP_UNITS);
+    size_t from = known_units, to = round_up(end, META_STEP_UNITS);
     if (to > hak_arena_units) to = hak_arena_units;
-    size_t n = to - known_units;
-    if (!os_commit(unit_table + known_units, round_up(n * sizeof(unit), (size_t)1 << hak_page_shift)) ||
-        !os_commit(unit_extra + known_units * UNIT_EXTRA_WORDS, round_up(n * UNIT_EXTRA_WORDS * 8, (size_t)1 << hak_page_shift)))
+    if (!commit_entries(unit_table, sizeof(unit), from, to) || !commit_entries(hak_unit_class, 1, from, to) ||
+        !commit_entries(unit_extra, UNIT_EXTRA_WORDS * sizeof(uint64_t), from, to) ||
+        !commit_entries(table, sizeof(SuperSlab), from / ss_units, to / ss_units))
         return false;
     __atomic_store_n(&known_units, to, __ATOMIC_RELEASE);
     live_show(to);
@@ -253,7 +259,8 @@ static size_t find_within_one(unsigned k, unsigned align) {
     for (SuperSlab *ss = partial; ss; ss = ss->next)
         if ((at = find_units(ss, k, align)) >= 0) return ss_first_unit(ss) + (unsigned)at;
     size_t i = find_empty();
-    return i == SIZE_MAX ? SIZE_MAX : ss_first_unit(&table[i]) + (unsigned)find_units(&table[i], k, align);
+    if (i == SIZE_MAX) return SIZE_MAX;
+    return ss_first_unit(&table[i]) + (i < top ? (unsigned)find_units(&table[i], k, align) : 0);
 }
 
 /* The first k free units in a row, wherever SuperSlabs begin and end. */
@@ -584,7 +591,7 @@ bool ss_init(void) {
         (!hak_unit_class && !(hak_unit_class = os_metadata(class_bytes, "class map"))) ||
         (!unit_table && !(unit_table = os_metadata(round_up(hak_arena_units * sizeof(unit), page), "unit records"))) ||
         (!unit_extra && !(unit_extra = os_metadata(round_up(hak_arena_units * UNIT_EXTRA_WORDS * 8, page), "bitmaps"))) ||
-        !os_commit(table, table_bytes) || !os_commit(hak_unit_class, class_bytes))
+        !os_show(hak_unit_class, class_bytes))
         return false;
     prewarm();
     return true;
