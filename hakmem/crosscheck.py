@@ -15,6 +15,7 @@ from hakmem import run
 from hakmem.builds.arms import Arm
 from hakmem.builds.build import Build
 from hakmem.errors import BadParameter, MissingTool, TrialFailed
+from hakmem.run import DriverLine
 from hakmem.workload import Workload
 
 MARK = "getrusage"
@@ -42,6 +43,11 @@ class Check(BaseModel):
     def agrees(self) -> bool:
         """Whether both saw the same."""
         return self.counted == self.traced
+
+
+def why_not() -> str | None:
+    """Say why calls cannot be traced here; None where they can."""
+    return None if shutil.which("strace") else "no program 'strace' on the PATH: apt-get install strace"
 
 
 def check(build: Build, arm: Arm, work: Workload) -> Check:
@@ -72,24 +78,42 @@ def check(build: Build, arm: Arm, work: Workload) -> Check:
         raise BadParameter(f"{work.text} tells no counts that strace could be held against; a driver does")
     if not arm.allocator.is_hakmem:
         raise BadParameter(f"{arm.label} does not count its system calls: only hakmem does")
-    if shutil.which("strace") is None:
-        raise MissingTool("no program 'strace' on the PATH: apt-get install strace")
+    seen, line = traced(build, arm, work)
+    if line.allocator is None or not line.allocator.timed:
+        raise BadParameter(f"{arm.label} does not count its system calls: its build leaves the counters out")
+    names = sorted(set(KINDS.values()))
+    counted = {name: line.allocator.timed.get(name, 0) for name in names}
+    return Check(arm=arm.label, workload=work.text, counted=counted, traced={name: seen[name] for name in names})
+
+
+def traced(build: Build, arm: Arm, work: Workload) -> tuple[Counter[str], DriverLine]:
+    """Run a driver once under strace.
+
+    Returns
+    -------
+    tuple
+        The system calls of the timed region, by the allocator's names; what the driver told.
+
+    Raises
+    ------
+    MissingTool
+        strace is not installed.
+    TrialFailed
+        The traced run failed.
+    """
+    if lacks := why_not():
+        raise MissingTool(lacks)
     with tempfile.TemporaryDirectory(prefix="hakmem-strace-") as scratch:
         log = Path(scratch, "calls")
         env = run.environment(arm.gates, arm.allocator.library)
         preload = ["-E", f"LD_PRELOAD={env.pop('LD_PRELOAD')}"] if "LD_PRELOAD" in env else []
-        traced = ["strace", "--seccomp-bpf", "-f", "-qq", "-e", f"trace={','.join((*KINDS, MARK))}", "-o", str(log)]
+        strace = ["strace", "--seccomp-bpf", "-f", "-qq", "-e", f"trace={','.join((*KINDS, MARK))}", "-o", str(log)]
         program = str(build.driver(work.driver, arm.allocator.flavour))
-        done = run.execute([*traced, *preload, program, *work.args], env, timeout_s=60 + SLOWER * work.expected_s)
+        done = run.execute([*strace, *preload, program, *work.args], env, timeout_s=60 + SLOWER * work.expected_s)
         line, complaint = run.parse_line(done.stdout_tail)
         if done.status != "ok" or line is None:
             raise TrialFailed(f"{arm.label} under strace: {done.status}: {done.stderr_tail.strip() or complaint}")
-        if line.allocator is None or not line.allocator.timed:
-            raise BadParameter(f"{arm.label} does not count its system calls: its build leaves the counters out")
-        names = sorted(set(KINDS.values()))
-        seen = count(log.read_text(errors="replace"))
-        counted = {name: line.allocator.timed.get(name, 0) for name in names}
-        return Check(arm=arm.label, workload=work.text, counted=counted, traced={name: seen[name] for name in names})
+        return count(log.read_text(errors="replace")), line
 
 
 def count(log: str) -> Counter[str]:

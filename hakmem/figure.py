@@ -24,6 +24,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
+from scipy import optimize
 
 Line = tuple[float, float, float, float]
 Side = Literal["left", "center", "right"]
@@ -38,7 +39,9 @@ __all__ = [
     "family",
     "log_axis",
     "panel",
+    "spoken",
     "table_html",
+    "write_ends",
     "write_names",
 ]
 
@@ -62,6 +65,10 @@ class Family:
     light: str
     dark: str
     marker: str
+
+    def on(self, theme: Theme) -> str:
+        """Return the colour on this paper."""
+        return self.light if theme.name == "light" else self.dark
 
 
 THEMES = (
@@ -156,7 +163,7 @@ def _cell(value: Any) -> str:
 
 def panel(draw: Callable[[Axes, Theme], str], height: float, title: str) -> Panel:
     """Draw one panel in every theme; `draw` returns the alternative text."""
-    svgs, alt = [], ""
+    title, svgs, alt = spoken(title), [], ""
     for theme in THEMES:
         with mpl.rc_context(_settings(theme)):
             canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
@@ -196,6 +203,26 @@ def _slim(svg: str) -> str:
     svg = re.sub(r'(?<= d=")[^"]+', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), svg)
     svg = svg.replace('<style type="text/css">', "<style>text{font-family: 'DejaVu Sans', Verdana, sans-serif} ")
     return re.sub(r"\n\s*", "\n", svg)
+
+
+def spoken(text: str) -> str:
+    """Shorten the names of recorded traces: `trace:data/traces/gcc.trace.zst,repeat=10` reads `trace:gcc`."""
+    return re.sub(r"\btrace:(?:[^\s,:]*/)?([^\s,:/]+?)\.trace(?:\.zst)?(?:,repeat=\d+)?", r"trace:\1", text)
+
+
+def write_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+    """Write names right of a chart at the ends of their lines (x, y, text, colour), one below another."""
+    canvas = axes.get_figure(root=True)
+    assert canvas is not None
+    canvas.draw_without_rendering()
+    ordered = sorted(ends, key=lambda end: end[1])
+    heights = axes.transAxes.inverted().transform(axes.transData.transform([(x, y) for x, y, _, _ in ordered]))[:, 1]
+    apart = 10 / 72 * canvas.dpi / axes.get_window_extent().height * np.arange(len(ordered))
+    free = np.clip(optimize.isotonic_regression(heights - apart).x, 0, max(0.0, 1 - apart[-1])) + apart
+    for (x, y, text, colour), at in zip(ordered, free, strict=True):
+        leader = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkB": 4}
+        style: dict[str, Any] = {"fontsize": 8, "color": colour, "va": "center", "arrowprops": leader}
+        axes.annotate(text, (x, y), (1.03, at), textcoords="axes fraction", annotation_clip=False, **style)
 
 
 def write_names(

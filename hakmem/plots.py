@@ -5,6 +5,7 @@ Axes carry units and say when they are logarithmic; estimates carry their interv
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +17,19 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from hakmem import stats
-from hakmem.figure import FAMILIES, Family, Figure, Line, Theme, family, log_axis, panel, write_names
+from hakmem.figure import (
+    FAMILIES,
+    Family,
+    Figure,
+    Line,
+    Theme,
+    family,
+    log_axis,
+    panel,
+    spoken,
+    write_ends,
+    write_names,
+)
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.traces.events import Shape
 from hakmem.verdict import SYSCALLS_PER_OP, Verdict, memory_of
@@ -37,15 +50,15 @@ class Look:
 
     def colour(self, theme: Theme) -> str:
         """Colour on this paper."""
-        return self.family.light if theme.name == "light" else self.family.dark
+        return self.family.on(theme)
 
 
 def looks_of(cell: pd.DataFrame) -> dict[str, Look]:
     """Find looks by the keys of `stats.wide`: A, A' and the arms' labels; names lose the prefix that all share."""
     found: dict[str, Look] = {}
-    for row in cell.drop_duplicates(["arm", "role"]).to_dict("records"):
+    first = cell.drop_duplicates(["arm", "role"])
+    for key, row in zip(stats.keys(first), first.to_dict("records"), strict=True):
         arm, role = str(row["arm"]), str(row["role"])
-        key = {"baseline": BASELINE, "baseline2": BASELINE2}.get(role, arm)
         name = (_short(arm) if role == "arm" else arm) + {"baseline": " (A)", "baseline2": " (A')"}.get(role, "")
         found[key] = Look(name, FAMILIES[family(str(row["allocator"]), row["gates"])], role)
     return found
@@ -92,10 +105,6 @@ def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
         named = points.assign(arm=[looks[key].name for key in points.index], workload=workload)
         tables.append(named[["workload", "arm", *[c for c in points.columns if c != "arm"]]])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-    table = table.rename(columns={"memory": "MB", "memory_low": "MB low", "memory_high": "MB high", "speed": "Mops/s"})
-    table = table.rename(
-        columns={"speed_low": "Mops/s low", "speed_high": "Mops/s high", "n": "blocks", "dominated_by": "dominated by"}
-    )
     title = "Memory against throughput: up and to the left is better."
     if prices is not None and prices["percent_per_mb"].notna().any():
         title = "What a megabyte costs: " + _cheapest(prices)
@@ -104,7 +113,7 @@ def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
         "grey arms are beaten in both by another beyond the crosses; hollow ones have a single block, and so no cross. "
         "The memory axis is logarithmic."
     )
-    return Figure(title, note, tuple(panels), table)
+    return Figure(title, note, tuple(panels), table.rename(columns=FRONTIER_NAMES))
 
 
 def _cheapest(prices: pd.DataFrame) -> str:
@@ -238,7 +247,7 @@ def forest(rows: pd.DataFrame, verdicts: Sequence[Verdict] = (), margin: float =
             order = sorted(found, key=lambda key: found[key].estimate)
             height = 1.5 + 0.28 * len(order)
             panels.append(
-                panel(_forest_drawing(order, found, looks, band), height, _forest_title(workload, found, band))
+                panel(_forest_drawing(order, found, looks, band), height, _forest_title(workload, found, looks, band))
             )
     note = (
         "Throughput against the baseline A, paired within blocks; bars are 95 % intervals (Holm's for judged arms); "
@@ -247,18 +256,18 @@ def forest(rows: pd.DataFrame, verdicts: Sequence[Verdict] = (), margin: float =
     return Figure("What each arm costs or gains in speed.", note, tuple(panels), pd.DataFrame(records))
 
 
-def _forest_title(workload: str, found: dict[str, stats.Interval], band: float) -> str:
-    arms = {key: i for key, i in found.items() if key != BASELINE2}
-    slower, faster = (sum(i.high < -band for i in arms.values()), sum(i.low > band for i in arms.values()))
-    rest = len(arms) - slower - faster
-    parts = [f"{n} {word}" for n, word in ((faster, "faster"), (slower, "slower"), (rest, "not told apart")) if n]
-    return f"{workload}: of {len(arms)} arms " + ", ".join(parts) if parts else workload
-
-
-def _reach(found: stats.Interval) -> str:
-    """Write the ends of an interval; those of two blocks that differ say nothing."""
-    bounded = found.high - found.low < 1000
-    return f"{found.low:+.1f} to {found.high:+.1f}" if bounded else "interval unbounded"
+def _forest_title(workload: str, found: dict[str, stats.Interval], looks: dict[str, Look], band: float) -> str:
+    words = {
+        key: "faster" if i.low > band else "slower" if i.high < -band else "not told apart"
+        for key, i in found.items()
+        if key != BASELINE2
+    }
+    if len(words) == 1:
+        [(key, word)] = words.items()
+        return f"{workload}: {looks[key].name} is {word} {'from' if word.startswith('not') else 'than'} the baseline"
+    counted = Counter(words.values())
+    parts = [f"{counted[word]} {word}" for word in ("faster", "slower", "not told apart") if word in counted]
+    return f"{workload}: of {len(words)} arms " + ", ".join(parts) if parts else workload
 
 
 def _forest_drawing(
@@ -287,9 +296,7 @@ def _forest_drawing(
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("Throughput against the baseline (%)")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
-        words = "; ".join(
-            f"{looks[key].name} {found[key].estimate:+.1f} % ({_reach(found[key])})" for key in reversed(order)
-        )
+        words = "; ".join(f"{looks[key].name} {found[key].words()}" for key in reversed(order))
         return f"{words}. Neutral band plus or minus {band:.1f} %."
 
     return draw
@@ -303,9 +310,10 @@ def run_order(rows: pd.DataFrame) -> Figure:
     panels, tables = [], []
     for workload, cell in cells(rows):
         looks = looks_of(cell)
-        key = cell["arm"].mask(cell["role"] == "baseline", BASELINE).mask(cell["role"] == "baseline2", BASELINE2)
-        shown = cell.assign(key=key, spoilt=stats.spoiled(cell)).sort_values("order")
-        shown["percent"] = 100 * (shown["ops_per_s"] / shown.groupby("key")["ops_per_s"].transform("median") - 1)
+        shown = cell.assign(key=stats.keys(cell), spoilt=stats.spoiled(cell)).sort_values("order")
+        speeds = shown.groupby("key")["ops_per_s"]
+        percent = 100 * (shown["ops_per_s"] / speeds.transform("median") - 1)
+        shown["percent"] = percent.where(speeds.transform("count") > 1)  # a single trial is its own median
         good = stats.usable(shown).dropna(subset=["percent"])
         if len(good) < 2:
             continue
@@ -323,7 +331,7 @@ def run_order(rows: pd.DataFrame) -> Figure:
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     note = (
         "One mark a trial (a single trial has no interval); hollow marks were spoiled, "
-        "crosses at the bottom failed; the dashed line is the Theil-Sen trend."
+        "crosses at the bottom failed; the dashed line is the Theil-Sen trend. Arms that ran once are left out."
     )
     return Figure(
         "Did the machine hold still?",
@@ -394,11 +402,10 @@ def phases(rows: pd.DataFrame) -> Figure:
 
 
 def _phase_points(rows: pd.DataFrame) -> pd.DataFrame:
-    roles = {"baseline": BASELINE, "baseline2": BASELINE2}
     records = [
-        {"key": roles.get(str(role), str(arm)), "at": at, "phase": str(phase["name"])}
+        {"key": str(key), "at": at, "phase": str(phase["name"])}
         | {"mb": (phase["rss_kb"] - (phase["lazyfree_kb"] or 0)) / 1024}
-        for role, arm, marks in zip(rows["role"], rows["arm"], rows["phases"], strict=True)
+        for key, marks in zip(stats.keys(rows), rows["phases"], strict=True)
         for at, phase in enumerate(marks)
         if phase["rss_kb"] is not None
     ]
@@ -444,11 +451,11 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
         crowded = names["phase"].str.len().sum() > 30
         tilt: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
         axes.set_xticks(names["at"], names["phase"], **tilt)
-        axes.set_xlim(-0.3, len(names) - 1 + max(0.6, 0.42 * len(names)))
-        axes.set_ylim(bottom=0)
+        axes.set_xlim(-0.3, len(names) - 0.8)
+        axes.set_ylim(0, 1.08 * float(summary["max"].max()))
         axes.set_xlabel("End of phase")
         axes.set_ylabel("RSS less lazily freed (MiB)")
-        write_names(axes, ends, theme)
+        write_ends(axes, ends)
         return f"At the end ({names['phase'].iloc[-1]}): " + ", ".join(words) + "."
 
     return draw
@@ -459,34 +466,28 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
 
 def syscalls(rows: pd.DataFrame, budget: float = SYSCALLS_PER_OP) -> Figure:
     """System calls an operation in the timed region, against the budget, of the allocators that count theirs."""
-    panels, tables = [], []
+    panels, tables, quiet = [], [], []
     for workload, cell in cells(rows):
         looks = looks_of(cell)
-        good = stats.usable(cell)
-        good = good.assign(
-            key=good["arm"].mask(good["role"] == "baseline", BASELINE).mask(good["role"] == "baseline2", BASELINE2)
-        )
-        summary = (
-            good.dropna(subset=["syscalls_per_op"])
-            .groupby("key", sort=False)["syscalls_per_op"]
-            .agg(["median", "min", "max", "count"])
-        )
+        good = stats.usable(cell).dropna(subset=["syscalls_per_op"])
+        by_arm = good["syscalls_per_op"].groupby(stats.keys(good), sort=False)
+        summary = by_arm.agg(["median", "min", "max", "count"]).rename_axis("key")
         if summary.empty:
             continue
         summary = summary.sort_values("median", kind="stable")
-        worst = float(summary["median"].max())
-        says = (
-            "no system call in the timed region"
-            if worst == 0
-            else f"at most {worst:.2g} calls an op, {_times(worst, budget)} the budget"
-        )
-        panels.append(panel(_syscall_drawing(summary, looks, budget), 1.5 + 0.26 * len(summary), f"{workload}: {says}"))
+        if summary["max"].max() == 0:
+            quiet.append(spoken(workload))
+        else:
+            worst = float(summary["max"].max())
+            title = f"{workload}: at most {worst:.2g} calls an op, {_times(worst, budget)} the budget"
+            panels.append(panel(_syscall_drawing(summary, looks, budget), 1.5 + 0.26 * len(summary), title))
         named = summary.reset_index().assign(
             arm=[looks[str(k)].name for k in summary.index], workload=workload, budget=budget
         )
         tables.append(named[["workload", "arm", "median", "min", "max", "count", "budget"]])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     note = f"Median over trials, bars from least to most; the line is the budget of {budget:g} an op; none at all is 0."
+    note += f" No arm made any system call in the timed region of {', '.join(quiet)}." if quiet else ""
     return Figure(
         "The system calls that each arm makes.",
         note,
@@ -536,8 +537,7 @@ def live_curve(shape: Shape, name: str) -> Figure:
 
     def draw(axes: Axes, theme: Theme) -> str:
         axes.fill_between(shape.live_at, mib, color=theme.band)
-        blue = FAMILIES["hakmem"]
-        axes.plot(shape.live_at, mib, color=blue.light if theme.name == "light" else blue.dark)
+        axes.plot(shape.live_at, mib, color=FAMILIES["hakmem"].on(theme))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("Event of the trace")
         axes.set_ylabel("Live memory (MiB)")

@@ -22,6 +22,7 @@ BASELINE, BASELINE2 = "A", "A'"
 BCA_FROM = 25  # below this many blocks BCa covers too little (83 % at 5, 93 % at 20); the t interval holds its level
 EXACT_FLIPS = 15  # up to 2^15 sign patterns are enumerated, beyond they are drawn
 POWER = 0.90
+TELLING = 1000.0  # percent, or KiB: an interval as wide tells nothing
 POINT_COLUMNS = ("arm", "memory", "memory_low", "memory_high", "speed", "speed_low", "speed_high", "n")
 
 
@@ -45,6 +46,14 @@ class Interval:
         """Return the same interval on the natural scale, for an interval of logs."""
         low, mid, high = (math.exp(min(x, 700.0)) for x in (self.low, self.estimate, self.high))
         return Interval(mid, low, high, self.level, self.method, self.n)
+
+    def words(self, unit: str = "%") -> str:
+        """Say ``+1.2 % (-0.3 to +2.7)``; the ends of an interval over too few blocks say nothing."""
+        if math.isnan(self.estimate):
+            return "not measured"
+        bounded = self.high - self.low < TELLING
+        ends = f"{self.low:+.1f} to {self.high:+.1f}" if bounded else "interval unbounded: too few blocks"
+        return f"{self.estimate:+.1f} {unit} ({ends})"
 
     def below(self, line: float) -> bool | None:
         """Tell whether the interval lies below `line`; False where it lies above, None where it cannot be told."""
@@ -71,6 +80,11 @@ def spoiled(rows: pd.DataFrame) -> pd.Series:
     return rows["spoiled"].map(lambda reasons: reasons is not None and len(reasons) > 0).astype(bool)
 
 
+def keys(rows: pd.DataFrame) -> pd.Series:
+    """Name the arm of each row as `wide` does: its label, the two baselines `A` and `A'`."""
+    return rows["arm"].mask(rows["role"] == "baseline", BASELINE).mask(rows["role"] == "baseline2", BASELINE2)
+
+
 def wide(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Arrange rows as one line a block, one column an arm.
 
@@ -89,12 +103,17 @@ def wide(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """
     good = usable(rows)
     good = good[good[metric].astype(float) > 0]
-    arms = good["arm"].mask(good["role"] == "baseline", BASELINE).mask(good["role"] == "baseline2", BASELINE2)
     block = [good["host"], good["block"]]
     # All arms of a block stand in one line, those that have no layouts too.
     layout = good["layout"].groupby(block).transform("max").fillna(-1).astype(int) if "layout" in good else -1
     keyed = pd.DataFrame(
-        {"host": block[0], "block": block[1], "layout": layout, "arm": arms, "log": np.log(good[metric].astype(float))}
+        {
+            "host": block[0],
+            "block": block[1],
+            "layout": layout,
+            "arm": keys(good),
+            "log": np.log(good[metric].astype(float)),
+        }
     )
     return keyed.groupby(["host", "block", "layout", "arm"])["log"].mean().map(math.exp).unstack("arm")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -16,6 +16,7 @@ PEERS = "peers"
 STUDY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"  # names a ledger
 BLOCKS: dict[Profile, int] = {"smoke": 2, "quick": 5, "full": 10}
 BUDGET_MINUTES: dict[Profile, float] = {"smoke": 0.4, "quick": 3.5, "full": 22}
+SPEED_FIRST: dict[str, object] = {"lean": 0, "decommit": "FREE", "target_mb": 10}  # one setting: no Lean
 
 
 class Checked(BaseModel):
@@ -43,8 +44,10 @@ class Checked(BaseModel):
 class Parameters(Checked):
     """What the parameters of every study have in common: size and seed.
 
-    `blocks` and `budget_minutes` go by `profile`.
+    `blocks` and `budget_minutes` go by `profile`, and so does what a study lists in `SIZES`.
     """
+
+    SIZES: ClassVar[Mapping[Profile, Mapping[str, object]]] = {}
 
     study: str = Field(pattern=STUDY)
     blocks: int = Field(ge=1, le=10_000)
@@ -58,9 +61,14 @@ class Parameters(Checked):
         if not isinstance(given, Mapping):
             return given
         said = {name: value for name, value in given.items() if value is not None}
-        profile = said.get("profile", "quick")
-        defaults = {"blocks": BLOCKS.get(profile, 1), "budget_minutes": BUDGET_MINUTES.get(profile, 1)}
-        return defaults | said
+        asked = said.get("profile")
+        profile: Profile = asked if asked in BLOCKS else "quick"  # an unknown one is refused by its own field
+        size = {"blocks": BLOCKS[profile], "budget_minutes": BUDGET_MINUTES[profile], **cls.SIZES.get(profile, {})}
+        return size | said
+
+    def shared(self) -> dict[str, object]:
+        """Return what every sweep of the study has in common."""
+        return self.model_dump(include={*Parameters.model_fields})
 
 
 class CampaignSpec(Parameters):
@@ -88,13 +96,13 @@ class CampaignSpec(Parameters):
     @field_validator("workloads", "allocators", mode="before")
     @classmethod
     def _names(cls, given: object) -> list[str]:
-        return [str(name) for name in _listed(given)]
+        return [str(name) for name in listed(given)]
 
     @field_validator("lean", "decommit", "target_mb", mode="before")
     @classmethod
     def _gate_values(cls, given: object, info: ValidationInfo) -> list[str]:
         gate = gates.table().gate({"lean": LEAN, "decommit": DECOMMIT, "target_mb": TARGET}[str(info.field_name)])
-        return _unique(gate.value(value) for value in _listed(given))
+        return _unique(gate.value(value) for value in listed(given))
 
     @field_validator("gates", mode="before")
     @classmethod
@@ -106,7 +114,7 @@ class CampaignSpec(Parameters):
             gate = gates.table().gate(SHORT.get(str(name), str(name)))
             if gate.env in SHORT.values():
                 raise ValueError(f"{gate.env} has a parameter of its own: lean, decommit or target_mb")
-            swept[gate.env] = _unique(gate.value(value) for value in _listed(values))
+            swept[gate.env] = _unique(gate.value(value) for value in listed(values))
         return swept
 
     @field_validator("under", mode="before")
@@ -165,7 +173,7 @@ class GateSpec(Parameters):
     @field_validator("values", "workloads", "counted", mode="before")
     @classmethod
     def _lists(cls, given: object) -> list[object] | None:
-        return None if given is None else _listed(given)
+        return None if given is None else listed(given)
 
     @field_validator("under", mode="before")
     @classmethod
@@ -209,8 +217,8 @@ class GateSpec(Parameters):
         """Return the sweep that answers it."""
         own = {LEAN: "lean", DECOMMIT: "decommit", TARGET: "target_mb"}.get(self.gate)
         swept = {own: self.sides()} if own else {"gates": {self.gate: self.sides()}}
-        lean = {"lean": 0, "decommit": "FREE", "target_mb": 10} | swept
-        same = self.model_dump(include={"study", "under", "workloads", "blocks", "budget_minutes", "profile", "seed"})
+        lean = SPEED_FIRST | swept
+        same = self.shared() | {"under": self.under, "workloads": self.workloads}
         return CampaignSpec.checked({**same, **lean, "allocators": "hakmem"})
 
 
@@ -223,9 +231,19 @@ class TourSpec(Parameters):
 
     def campaign(self, trace: Path) -> CampaignSpec:
         """Return the sweep of the tour."""
-        same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed"})
-        speed_first = {"lean": 0, "decommit": "FREE", "target_mb": 10}
-        return CampaignSpec.checked({**same, **speed_first, "workloads": ["mixed:ws=400", f"trace:{trace}"]})
+        works = ["mixed:ws=400", f"trace:{trace}"]
+        return CampaignSpec.checked({**self.shared(), **SPEED_FIRST, "workloads": works})
+
+
+STEADY = ("mixed:ws=400", "larson", "pc", "churn", "cross", "target", "battle", "ramp")
+LONG = ("mixed:ws=100000", "big", "realloc", "phases")
+BRIEF = (
+    "mixed:ws=100000,cycles=10000000",
+    "big:cycles=60",
+    "realloc:cycles=5",
+    "phases:cycles=1,work_ms=10",
+)  # the same
+TRACES, REPLAYED = "trace:data/traces", ".trace.zst,repeat=10"  # one replay of a short trace measures first touches
 
 
 class RebaseSpec(Parameters):
@@ -233,23 +251,25 @@ class RebaseSpec(Parameters):
 
     `peer` is the one that counts, named before anything is measured (None: mimalloc where it is installed, else the
     system's allocator). `linked`: directly linked programs (hakmem, mimalloc) instead of preloaded libraries. On
-    `counted` the instructions of an operation are counted.
+    `counted` the instructions of an operation are counted. `workloads` go by `profile`: five quick blocks of nine arms
+    fit into five minutes only where slow allocators are asked for less.
     """
 
+    SIZES: ClassVar[Mapping[Profile, Mapping[str, object]]] = {
+        "smoke": {"workloads": (*STEADY[:2], "big", "realloc", f"{TRACES}/gcc{REPLAYED}")},
+        "quick": {"workloads": (*STEADY, *BRIEF, f"{TRACES}/*{REPLAYED}")},
+        "full": {"workloads": (*STEADY, *LONG, f"{TRACES}/*{REPLAYED}")},
+    }
     study: str = Field(default="rebase", pattern=STUDY)
     peer: str | None = None
     linked: bool = False
-    workloads: tuple[str, ...] = (
-        *("mixed:ws=400", "mixed:ws=100000", "larson", "pc", "churn", "cross", "target"),
-        *("big", "realloc", "battle", "ramp", "phases"),
-        "trace:data/traces/*.trace.zst,repeat=10",  # one replay of a short trace measures first touches
-    )
+    workloads: tuple[str, ...]
     counted: tuple[str, ...] = ("mixed:ws=400", "larson:threads=1", "cross:threads=1")
 
     @field_validator("workloads", "counted", mode="before")
     @classmethod
     def _lists(cls, given: object) -> list[object]:
-        return _listed(given)
+        return listed(given)
 
     @field_validator("counted")
     @classmethod
@@ -279,9 +299,8 @@ class RebaseSpec(Parameters):
         """Return the sweep that answers it: the peer is the baseline."""
         builds = [name + allocators.LINKED_SUFFIX * self.linked for name in ("hakmem_minimal", *allocators.FLAVOURS)]
         others = [] if self.linked else ["system", PEERS]
-        same = self.model_dump(include={"study", "workloads", "blocks", "budget_minutes", "profile", "seed"})
-        speed_first = {"lean": 0, "decommit": "FREE", "target_mb": 10}
-        return CampaignSpec.checked({**same, **speed_first, "allocators": [self.named(), *builds, *others]})
+        arms = [self.named(), *builds, *others]
+        return CampaignSpec.checked({**self.shared(), **SPEED_FIRST, "workloads": self.workloads, "allocators": arms})
 
 
 def countable(given: tuple[str, ...]) -> tuple[str, ...]:
@@ -298,7 +317,7 @@ def fixed(given: object) -> dict[str, str]:
     return gates.canonical({SHORT.get(str(name), str(name)): value for name, value in given.items()})
 
 
-def _listed(given: object) -> list[object]:
+def listed(given: object) -> list[object]:
     """Take one value for a list of one, and words for a list of words."""
     listed: list[object] = list(given.split()) if isinstance(given, str) else [given]
     if isinstance(given, list | tuple):

@@ -54,7 +54,7 @@ def built(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path
     found, prices = verdict.lean(table), verdict.prices(table)
     charts = [plots.frontier(table, prices), plots.forest(table, found), plots.run_order(table), plots.phases(table)]
     parts: list[Any] = [page.plan(plan), page.banner(found), page.prices(prices), *charts, plots.syscalls(table)]
-    parts += [explorer.Explorer(table), page.verdicts(found), page.threats(table, plan, done, found)]
+    parts += [explorer.Explorer(table), page.verdicts(found), page.threats(table, [plan], [done], found)]
     parts += [page.provenance(table, plan.ledger), page.findings_list(page.findings(table, plan.ledger))]
     parts += [page.downloads(table, "study"), page.rerun("20_lean_sweep", {"study": EVIL})]
     outputs = [new_output("display_data", data=bundle(part)) for part in parts]
@@ -201,7 +201,7 @@ def violations(browser: Chrome) -> list[str]:
 def test_the_page_asks_a_browser_for_nothing(built: Path, browser: Chrome, tmp_path: Path) -> None:
     asked(browser)
     browser.get(built.as_uri())
-    assert asked(browser) == [] and browser.title == "study"
+    assert asked(browser) == [] and browser.title == "A study"
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     loaded = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth > 100)")
     assert loaded == [True] * PANELS

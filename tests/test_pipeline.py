@@ -72,7 +72,7 @@ def test_superslabs_are_judged_on_larson() -> None:
         [trial(arm, role, "larson", b, mops + 0.01 * b, 5, gates=of) for b in range(4) for arm, role, mops, of in pairs]
     )
     _, sentences = pipeline.judge(pipeline.table(measured([9, 10, 11])), larson)
-    assert any("changes larson's throughput by +20 % (95 % interval +20 to +20 %)" in one for one in sentences)
+    assert any("changes larson's throughput by +20.0 % (+19.9 to +20.0)" in one for one in sentences)
     today = pipeline.published(larson)
     assert today[("throughput", "with superslab")] == pytest.approx(12, abs=0.05)
     assert today[("throughput", "before superslab")] == pytest.approx(10, abs=0.05)

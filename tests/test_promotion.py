@@ -10,10 +10,11 @@ from ledgers import rows as as_frame
 from ledgers import trial
 from test_soaks import ARMS
 
-from hakmem import epochs, verdict
+from hakmem import crosscheck, epochs, planning, verdict, workload
 from hakmem.errors import BadParameter
-from hakmem.studies import promotion
+from hakmem.studies import promotion, soaks
 from hakmem.studies.promotion import PromotionSpec
+from hakmem.study import CampaignSpec
 
 BLOCKS = 10
 
@@ -80,8 +81,10 @@ def test_what_is_open_stays_open(tmp_path: Path) -> None:
     pace = [one for rows in few for one in verdict.ab(rows[rows["block"] < 1], 0.01)]
     short = promotion.tails(tail(tmp_path).query("block < 1"), tmp_path / "p.jsonl")
     calls = promotion.budget(few[1])
+    none = promotion.tails(tail(tmp_path).query("role == 'baseline2'"), tmp_path / "p.jsonl")
     changes = promotion.memory(dict(zip(promotion.BUILDS, few, strict=True)))
     assert promotion.judge(pace, changes, calls, short)[0] == "INCONCLUSIVE"
+    assert promotion.judge(pace, changes, calls, none)[0] == "INCONCLUSIVE"  # neither SAFE (A) nor BALANCED got there
     assert short["change %"].isna().all() and set(short["blocks"]) == {1}
 
 
@@ -95,6 +98,16 @@ def test_the_budget_is_held_by_the_worst_trial() -> None:
     assert silent.empty
 
 
+@pytest.mark.skipif(crosscheck.why_not() is not None, reason="no strace")
+def test_fast_is_counted_from_outside() -> None:
+    spec = {"workloads": "mixed:ws=400", "allocators": "hakmem_minimal", "profile": "smoke", **soaks.PAIR}
+    plan = planning.plan(CampaignSpec.checked(spec | {"study": "none"}))
+    told = promotion.traced(plan, workload.parse("ramp:n=20000,churn_ops=500")).set_index("preset")
+    assert list(told.index) == ["SAFE (A)", "BALANCED"] and set(told["build"]) == {"FAST"}
+    assert (told["calls"] > 0).all() and (told["operations"] > 20_000).all()  # a ramp has to ask for its memory
+    assert (told["calls/op"] == told["calls"] / told["operations"]).all()
+
+
 def test_figures_stand_beside_the_published_ones() -> None:
     found = {"FAST": part("hakmem_minimal", "mixed:ws=400", 1.02), "budget": part("hakmem", "mixed:ws=400")}
     table = promotion.published(found).set_index(["metric", "setting"])
@@ -105,7 +118,7 @@ def test_figures_stand_beside_the_published_ones() -> None:
 
 def test_the_chart_states_its_finding(tmp_path: Path) -> None:
     worse = promotion.tail_chart(tail(tmp_path, 0.8), tmp_path / "p.jsonl")
-    assert "BALANCED's slow tail is -20" in worse.panels[0].alt
+    assert "BALANCED's slow tail lies 20.0 % below SAFE's" in worse.panels[0].alt
     same = promotion.tail_chart(tail(tmp_path), tmp_path / "p.jsonl")
     assert "is not told apart from SAFE" in same.panels[0].alt and len(same.table) == 6
 

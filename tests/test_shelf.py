@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from typer.testing import CliRunner
 
 from hakmem import cli
@@ -18,9 +18,8 @@ page.Html('<picture><img alt="A <b>chart" src="data:,"></picture>', {"word": "GO
 
 def notebook(path: Path, *cells: str, title: str = "A study") -> str:
     first = new_code_cell('profile = "quick"', metadata={"tags": ["parameters"]})
-    made = new_notebook(cells=[first, *map(new_code_cell, cells)])
+    made = new_notebook(cells=[new_markdown_cell(f"# {title}\n\nIn words."), first, *map(new_code_cell, cells)])
     made.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    made.metadata["title"] = title
     nbformat.write(made, path)
     return str(path)
 

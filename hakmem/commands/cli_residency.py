@@ -1,9 +1,7 @@
 """The command that shows where a process's memory is."""
 
-import html
 import sys
 import time
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +11,7 @@ from tqdm import tqdm
 from hakmem import console, live, residency
 from hakmem.errors import BadParameter
 from hakmem.figure import Figure
+from hakmem.pages import page
 from hakmem.residency import Residency
 from hakmem.studies import atlas
 
@@ -116,11 +115,5 @@ def _draw(figures: list[Figure], output: Path, title: str) -> None:
     if output.suffix == ".svg":
         output.write_text(figures[0].panels[0].light, encoding="utf-8")
         return
-    style = resources.files("hakmem").joinpath("templates", "page", "style.css").read_text(encoding="utf-8")
     body = "".join(figure.html() for figure in figures)
-    output.write_text(
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>'
-        f"<body><main><h1>{html.escape(title)}</h1>{body}</main></body></html>\n",
-        encoding="utf-8",
-    )
+    output.write_text(page.document(title, body), encoding="utf-8")

@@ -1,11 +1,9 @@
 """Commands about traces: record a program, make, look at, draw and convert traces."""
 
-import html
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +14,7 @@ from hakmem import console, paths
 from hakmem.builds import allocators, arms
 from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
+from hakmem.pages import page
 from hakmem.progress import show
 from hakmem.stats import Interval
 from hakmem.studies import overhead, portrait
@@ -166,15 +165,8 @@ def plot(file: File, output: Output = None, as_json: console.Json = False) -> No
     """Draw a trace into one HTML page: live bytes, sizes, lifetimes, frees across threads."""
     drawn = portrait.charts(trace.read(file))
     target = output or paths.reports() / f"{file.name.partition('.')[0]}_trace.html"
-    style = resources.files("hakmem").joinpath("templates", "page", "style.css").read_text(encoding="utf-8")
-    title = html.escape(drawn.title)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>'
-        f"<body><main><h1>{title}</h1>{drawn.html()}</main></body></html>\n",
-        encoding="utf-8",
-    )
+    target.write_text(page.document(drawn.title, drawn.html()), encoding="utf-8")
     console.emit({"page": str(target)}, as_json, lambda: console.say(str(target)))
 
 

@@ -33,6 +33,7 @@ __all__ = [
     "banner",
     "beside",
     "chip",
+    "document",
     "downloads",
     "findings",
     "findings_list",
@@ -46,6 +47,7 @@ __all__ = [
     "statement",
     "table",
     "threats",
+    "title",
     "verdicts",
 ]
 
@@ -54,6 +56,7 @@ FAILED = "FAILED"  # stands where a verdict would, for a notebook that did not g
 ALLOCATOR_FACTS = ("version", "linkage", "library", "sha256")
 NESTED = ["argv", "gates", "effective_gates", "phases", "syscalls", "counters", "extra", "spoiled"]
 SIZE_LIMIT = 5_000_000  # bytes of a page
+TEMPLATES = Path(__file__).parents[1] / "templates"
 PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so that the page stays small
 
 
@@ -82,15 +85,6 @@ def chip(word: str) -> str:
     return f'<span class="chip" style="background:{colour};color:#fff">{icon} {_esc(word)}</span>'
 
 
-def _effect(verdict: Verdict) -> str:
-    e = verdict.effect
-    if pd.isna(e.estimate):
-        return "not measured"
-    if not e.high - e.low < 1000:  # two blocks that differ say nothing
-        return f"{e.estimate:+.1f} % (interval unbounded)"
-    return f"{e.estimate:+.1f} % ({e.low:+.1f} to {e.high:+.1f})"
-
-
 def said(notebook: NotebookNode) -> Mapping[str, str]:
     """Return what an executed notebook says for its card: `word` and `headline`, empty where it judges nothing."""
     bundles = (output["data"] for output in _outputs(notebook) if "data" in output)
@@ -105,6 +99,19 @@ def glance(notebook: NotebookNode) -> str:
     if not found["word"]:
         return ""
     return f'<p class="glance"><a href="#{target}">{chip(found["word"])}</a> {_esc(found["headline"])}</p>'
+
+
+def title(notebook: NotebookNode) -> str:
+    """Return the first heading of a notebook, empty where it has none."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(r"^# (.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def document(title: str, body: str) -> str:
+    """Put finished HTML into a page of its own: one file that asks for nothing."""
+    style = (TEMPLATES / "page" / "style.css").read_text(encoding="utf-8")
+    return DOCUMENT.format(title=_esc(title), style=style, body=body)
 
 
 def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
@@ -128,9 +135,10 @@ def banner(found: Sequence[Verdict]) -> Html:
         f'<div class="word" style="font-size:1.6rem;font-weight:700">{ICONS[word]} {word}</div>'
         f"<p><strong>{_esc(arm)}</strong>: {tally}.</p>"
         f"<p>On {_esc(shown.workload)}: {_esc(shown.rule)}; {_esc(shown.because)}.</p>"
-        f"<p>Throughput {_effect(shown)}{memory}; {shown.blocks} blocks, noise floor {_floor(shown)}.{needed}</p></div>"
+        f"<p>Throughput {shown.effect.words()}{memory}; {shown.blocks} blocks, noise floor {_floor(shown)}.{needed}</p>"
+        "</div>"
     )
-    headline = f"{arm} on {shown.workload}: throughput {_effect(shown)}{memory}"
+    headline = f"{arm} on {shown.workload}: throughput {shown.effect.words()}{memory}"
     return Html(head + _matrix(found), {"word": word, "headline": headline})
 
 
@@ -161,7 +169,7 @@ def _floor(verdict: Verdict) -> str:
 
 def _matrix(found: Sequence[Verdict]) -> str:
     workloads, arms = dict.fromkeys(v.workload for v in found), sorted({v.arm for v in found})
-    cells = {(v.arm, v.workload): f"{chip(v.word)}<small>{_effect(v)}</small>" for v in found}
+    cells = {(v.arm, v.workload): f"{chip(v.word)}<small>{v.effect.words()}</small>" for v in found}
     head = "".join(f'<th scope="col">{_esc(workload)}</th>' for workload in workloads)
     body = "".join(
         f'<tr><th scope="row">{_esc(arm)}</th>'
@@ -185,7 +193,7 @@ def verdicts(found: Sequence[Verdict]) -> Html:
             "verdict": f"{v.icon} {v.word}",
             "rule": v.rule,
             "because": v.because,
-            "throughput": _effect(v),
+            "throughput": v.effect.words(),
             "level": f"{100 * v.effect.level:.3g} % {v.effect.method}",
             "memory": f"{v.memory.estimate:+.1f} %" if v.memory else None,
             "floor": _floor(v),
@@ -218,27 +226,32 @@ def prices(table: pd.DataFrame) -> Html:
 # ---- plan, threats, provenance ---------------------------------------------------------------------------------------
 
 
-def plan(made: Plan) -> Html:
+def plan(*made: Plan) -> Html:
     """Show what will be measured before it is: arms, blocks, expected time, what was merged and what is missing."""
+    return Html("".join(map(_sweep, made)))
+
+
+def _sweep(made: Plan) -> str:
     lines = "".join(f"<li>{_esc(line)}</li>" for line in made.summary().splitlines())
     arms = table_html(made.frame(), "The arms")
-    return Html(f"<ul>{lines}</ul><details><summary>The {len(made.arms)} arms</summary>{arms}</details>")
+    return f"<ul>{lines}</ul><details><summary>The {len(made.arms)} arms</summary>{arms}</details>"
 
 
-def threats(rows: pd.DataFrame, made: Plan, done: Done, found: Sequence[Verdict] = ()) -> Html:
+def threats(rows: pd.DataFrame, plans: Sequence[Plan], dones: Sequence[Done], found: Sequence[Verdict] = ()) -> Html:
     """List what weakens the figures: failed, spoiled, unmeasured, gates that did not bite, machine settings."""
     items = list(_rows_threats(rows))
-    if done.stopped:
-        items.append(f"The study ended early: {_esc(done.stopped)}.")
-    if done.spoiled_blocks:
-        items.append(f"Blocks run once more because a trial was spoiled: {done.spoiled_blocks}; both are kept.")
+    for made, done in zip(plans, dones, strict=True):
+        if done.stopped:
+            items.append(f"A sweep of {made.trials} trials ended early: {_esc(done.stopped)}.")
+    if again := sum(done.spoiled_blocks for done in dones):
+        items.append(f"Blocks run once more because a trial was spoiled: {again}; both are kept.")
     if names := ", ".join(dict.fromkeys(f"{v.arm} on {v.workload}" for v in found if v.bite is False)):
         items.append(f"Gates that changed no counter and no byte: {_esc(names)}.")
-    items += [f"Left out to fit the budget: {_esc(sentence)}" for sentence in made.left_out]
-    items += [f"Not measured: {_esc(name)}. {_esc(remedy)}" for name, remedy in made.missing.items()]
-    items += [_finding(one) for one in findings(rows, made.ledger)]
-    items += [f"Merged: {_esc(sentence)}" for sentence in made.merged]
-    inside = "".join(f"<li>{item}</li>" for item in items) or "<li>None found.</li>"
+    items += [f"Left out to fit the budget: {_esc(sentence)}" for made in plans for sentence in made.left_out]
+    items += [f"Not measured: {_esc(n)}. {_esc(remedy)}" for made in plans for n, remedy in made.missing.items()]
+    items += [_finding(one) for ledger in {made.ledger for made in plans} for one in findings(rows, ledger)]
+    items += [f"Merged: {_esc(sentence)}" for made in plans for sentence in made.merged]
+    inside = "".join(f"<li>{item}</li>" for item in dict.fromkeys(items)) or "<li>None found.</li>"
     return Html(f"<ul>{inside}</ul>")
 
 
@@ -364,3 +377,25 @@ def rerun(notebook: str, parameters: Mapping[str, object]) -> Html:
     given = shlex.quote(json.dumps(dict(parameters)))
     command = f"papermill notebooks/{notebook}.ipynb {notebook}.out.ipynb -y {given}"
     return Html(f'<pre class="command" tabindex="0">{_esc(command)}</pre>')
+
+
+DOCUMENT = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
+<title>{title}</title>
+<style>
+{style}
+</style>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{body}
+</main>
+</body>
+</html>
+"""  # noqa: E501

@@ -54,7 +54,6 @@ MODELS: dict[str, type[Checked]] = {  # what checks the parameters of a notebook
     "90_scorecard": ScoreSpec,
 }
 INTERPRETER = "WORKBENCH_PREFIX"  # tells the kernel which environment it must be
-TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def render(notebook: str | Path, parameters: Mapping[str, object], output: Path) -> Path:
@@ -254,7 +253,7 @@ def html(executed: Path, output: Path) -> Path:
     ReportFailed
         The page would be larger than a page may be.
     """
-    ours = {"extra_template_basedirs": [str(TEMPLATES)], "filters": {"glance": page.glance}}
+    ours = {"extra_template_basedirs": [str(page.TEMPLATES)], "filters": {"glance": page.glance, "title": page.title}}
     exporter = HTMLExporter(template_name="page", **ours)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_filename(str(executed))
     if len(body.encode()) > page.SIZE_LIMIT:

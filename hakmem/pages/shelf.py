@@ -104,7 +104,7 @@ def card(source: Path, output: Path, failure: str | None = None) -> Card:
     ended = notebook.metadata.get("papermill", {}).get("end_time")
     return Card(
         notebook=source.stem,
-        title=notebook.metadata.get("title", source.stem),
+        title=page.title(notebook) or source.stem,
         word=said["word"],
         headline=said["headline"],
         thumbnail=next((found[0] for found in pictures if found), ""),
@@ -117,11 +117,9 @@ def write(cards: Iterable[Card], output: Path | None = None) -> Path:
     """Write the page of all cards, `reports/index.html` by default."""
     output = output or paths.reports() / "index.html"
     output.parent.mkdir(parents=True, exist_ok=True)
-    style = (report.TEMPLATES / "page" / "style.css").read_text(encoding="utf-8")
     shown = list(cards)
-    output.write_text(
-        PAGE.format(style=style, says=_says(shown), cards="".join(map(_card_html, shown))), encoding="utf-8"
-    )
+    body = f'<p>{_says(shown)}</p>\n<ul class="cards">\n{"".join(map(_card_html, shown))}</ul>'
+    output.write_text(page.document("hakmem: all reports", body), encoding="utf-8")
     return output
 
 
@@ -139,27 +137,3 @@ def _card_html(shown: Card) -> str:
         f'<li class="card"><h2>{heading}</h2>{page.chip(shown.word) if shown.word else ""}'
         f"<p>{html.escape(shown.headline)}</p>{picture}{made}</li>\n"
     )
-
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<title>hakmem: all reports</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<main>
-<h1>hakmem: all reports</h1>
-<p>{says}</p>
-<ul class="cards">
-{cards}</ul>
-</main>
-</body>
-</html>
-"""  # noqa: E501

@@ -24,7 +24,6 @@ PAINTS = dict(
 )  # of every place, on light and on dark paper
 _LETTERS = dict(zip(PLACES, [*"01234567M", "L", "D", "w", ":", "k", "."], strict=True))
 _SHADES = " ░▒▓█"
-Grid = npt.NDArray[np.float64]
 
 
 def _table(of: Residency) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:

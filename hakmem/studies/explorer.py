@@ -17,7 +17,6 @@ from hakmem import stats
 from hakmem.errors import BadParameter, did_you_mean
 from hakmem.figure import Figure, Theme, log_axis, panel
 from hakmem.plots import Look, cells, looks_of
-from hakmem.stats import BASELINE, BASELINE2
 
 __all__ = ["METRICS", "Explorer", "Metric", "chart"]
 
@@ -85,7 +84,7 @@ def _estimates(cell: pd.DataFrame, arms: Collection[str], metric: Metric) -> pd.
     """Estimate the metric of each arm, the best one first; an arm without a figure has no line."""
     lines = []
     good = stats.usable(cell)
-    key = good["arm"].mask(good["role"] == "baseline", BASELINE).mask(good["role"] == "baseline2", BASELINE2)
+    key = stats.keys(good)
     for name, look in looks_of(cell).items():
         x = good.loc[key == name, metric.column].dropna().to_numpy(dtype=float)
         if look.name in arms and x.size:
@@ -98,6 +97,8 @@ def _estimates(cell: pd.DataFrame, arms: Collection[str], metric: Metric) -> pd.
 
 
 def _finding(table: pd.DataFrame, metric: Metric) -> str:
+    told = table[[look.role != "baseline2" for look in table["look"]]]  # A' is A's program: it is not the better one
+    table = table if told.empty else told
     best, values = table.iloc[0], table.set_index("arm")["value"]
     if len(table) == 1 or values.min() == values.max():
         return f"{metric.name} {best['value']:.3g} {metric.unit}"

@@ -18,7 +18,7 @@ from hakmem import stats
 from hakmem.figure import FAMILIES, Figure, Theme, panel
 from hakmem.plots import looks_of
 from hakmem.stats import BASELINE2, Interval
-from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters, countable
+from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters, countable, listed
 from hakmem.verdict import Word
 
 __all__ = ["FreePipelineSpec", "early", "frees", "judge", "misses", "published", "rooms", "table"]
@@ -51,8 +51,8 @@ class FreePipelineSpec(Parameters):
 
     @field_validator("workloads", "counted", mode="before")
     @classmethod
-    def _lists(cls, given: object) -> object:
-        return given.split() if isinstance(given, str) else given
+    def _lists(cls, given: object) -> list[object]:
+        return listed(given)
 
     @field_validator("counted")
     @classmethod
@@ -61,15 +61,13 @@ class FreePipelineSpec(Parameters):
 
     def campaign(self) -> CampaignSpec:
         """Return the sweep: OBSERVE speed-first and under Lean."""
-        same = self.model_dump(
-            include={"study", "workloads", "blocks", "budget_minutes", "profile", "seed", "target_mb"}
-        )
-        return CampaignSpec.checked({**same, "decommit": "DONTNEED", "allocators": BUILD})
+        lean = {"decommit": "DONTNEED", "target_mb": self.target_mb}
+        return CampaignSpec.checked({**self.shared(), **lean, "workloads": self.workloads, "allocators": BUILD})
 
     def superslab(self) -> CampaignSpec:
         """Return the published question: what the SuperSlab backend brings on larson."""
-        same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed"})
-        return GateSpec.checked({**same, "gate": "TINY_USE_SUPERSLAB", "workloads": "larson"}).campaign()
+        asked = {**self.shared(), "gate": "TINY_USE_SUPERSLAB", "workloads": "larson"}
+        return GateSpec.checked(asked).campaign()
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -93,11 +91,10 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     records = []
     for name, cell in rows.groupby("workload", sort=False):
         looks, good = looks_of(cell), stats.usable(cell)
-        good = good[good["role"] != "baseline2"]
         for key, look in sorted(looks.items(), key=lambda pair: pair[1].role != "baseline"):
             if key == BASELINE2:
                 continue
-            mine = good[(good["arm"] == key) | ((good["role"] == "baseline") & (look.role == "baseline"))]
+            mine = good[stats.keys(good) == key]
             told = zip(mine["counters"], mine["wall_s"], strict=True)
             flows = pd.DataFrame([_flows(counted, wall_s) for counted, wall_s in told if counted])
             for what in flows:
@@ -191,11 +188,7 @@ def _superslab(rows: pd.DataFrame) -> list[str]:
     if not x.size:
         return []
     gain = stats.interval(x).percent()
-    wide = "" if gain.high - gain.low < 1000 else ": too few blocks"
-    return [
-        f"The SuperSlab backend changes larson's throughput by {gain.estimate:+.0f} % (95 % interval {gain.low:+.0f} "
-        f"to {min(gain.high, 1e4):+.0f} %{wide}); published was +19 %."
-    ]
+    return [f"The SuperSlab backend changes larson's throughput by {gain.words()}; published was +19 %."]
 
 
 # ---- charts ----------------------------------------------------------------------------------------------------------
@@ -274,11 +267,11 @@ def _bars(
     whole: str | None,
     unit: str,
 ) -> Callable[[Axes, Theme], str]:
-    colours = ("hakmem", "mimalloc", "LEAN FREE", "gates", "system", "other")
+    colours = ("hakmem", "mimalloc", "LEAN FREE", "gates", "system", "jemalloc")
 
     def draw(axes: Axes, theme: Theme) -> str:
         words, most = [], 0.0
-        fills = dict(zip(parts, (_paint(name, theme) for name in colours), strict=False))
+        fills = dict(zip(parts, (FAMILIES[name].on(theme) for name in colours), strict=False))
         for y, bar in enumerate(bars):
             done = 0.0
             for part, colour in fills.items():
@@ -306,10 +299,6 @@ def _bars(
         return "; ".join(reversed(words)) + "."
 
     return draw
-
-
-def _paint(name: str, theme: Theme) -> str:
-    return FAMILIES[name].light if theme.name == "light" else FAMILIES[name].dark
 
 
 def _arm(arm: str) -> str:

@@ -125,17 +125,13 @@ def count_in_words(value: float) -> str:
     return f"{value / scale:.3g}{unit}"
 
 
-def _ink(theme: Theme, name: str = "hakmem") -> str:
-    return FAMILIES[name].light if theme.name == "light" else FAMILIES[name].dark
-
-
 def _live(found: Shape, told: dict[str, Any]) -> Panel:
     end = told["end_bytes"]
     title = f"Live bytes peak at {bytes_in_words(told['peak_bytes'])}, {bytes_in_words(end)} are left at the end"
 
     def draw(axes: Axes, theme: Theme) -> str:
         scale, unit = next(((scale, unit) for scale, unit in UNITS if told["peak_bytes"] >= 2 * scale), UNITS[-1])
-        axes.plot(found.live_at, found.live_bytes / scale, color=_ink(theme), lw=1.2)
+        axes.plot(found.live_at, found.live_bytes / scale, color=FAMILIES["hakmem"].on(theme), lw=1.2)
         axes.set(xlabel="event", ylabel=f"live {unit}", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         return f"Line of live bytes over {told['events']} events, at most {told['peak_blocks']} blocks at once."
@@ -150,7 +146,7 @@ def _histogram(counts: Counts, axes: Axes, theme: Theme, colour: str) -> None:
     shares = 100 * np.bincount(octaves, weights=counts) / max(1, counts.sum())
     used = np.flatnonzero(shares)
     shown = np.arange(used[0], used[-1] + 1) if len(used) else np.arange(1)
-    axes.bar(shown, shares[shown], width=0.85, color=_ink(theme, colour))
+    axes.bar(shown, shares[shown], width=0.85, color=FAMILIES[colour].on(theme))
     step = max(1, len(shown) // 6)
     axes.set_xticks(shown[::step], [_octave(int(number)) for number in shown[::step]])
 
@@ -162,25 +158,27 @@ def _octave(number: int) -> str:
 
 
 def _sizes(found: Shape, told: dict[str, Any]) -> Panel:
-    quantiles = told["size_quantiles"]
-    title = f"Half of all allocations are of at most about {bytes_in_words(quantiles.get('p50', 0))}"
-
-    def draw(axes: Axes, theme: Theme) -> str:
-        _histogram(found.sizes, axes, theme, "hakmem")
-        axes.set(xlabel="size from, bytes (octaves: log scale)", ylabel="% of allocations")
-        return f"Histogram of sizes; quantiles in bytes: {quantiles}."
-
-    return panel(draw, 2.7, title)
+    half = bytes_in_words(told["size_quantiles"].get("p50", 0))
+    title = f"Half of all allocations are of at most about {half}"
+    return _distribution(found.sizes, told["size_quantiles"], title, ("size", "bytes", "allocations"), "hakmem")
 
 
 def _lifetimes(found: Shape, told: dict[str, Any]) -> Panel:
     quantiles = told["lifetime_quantiles"]
     title = f"Half of the freed blocks live for at most about {quantiles.get('p50', 0):,} allocations"
+    return _distribution(found.lifetimes, quantiles, title, ("lifetime", "allocations", "freed blocks"), "mimalloc")
+
+
+def _distribution(
+    counts: Counts, quantiles: dict[str, int], title: str, words: tuple[str, str, str], colour: str
+) -> Panel:
+    """Draw what (`words`: its name, its unit, of what) was counted in buckets."""
+    what, unit, whose = words
 
     def draw(axes: Axes, theme: Theme) -> str:
-        _histogram(found.lifetimes, axes, theme, "mimalloc")
-        axes.set(xlabel="lifetime from, allocations (octaves: log scale)", ylabel="% of freed blocks")
-        return f"Histogram of lifetimes; quantiles in allocations: {quantiles}."
+        _histogram(counts, axes, theme, colour)
+        axes.set(xlabel=f"{what} from, {unit} (octaves: log scale)", ylabel=f"% of {whose}")
+        return f"Histogram of {what}s; quantiles in {unit}: {quantiles}."
 
     return panel(draw, 2.7, title)
 
@@ -197,7 +195,7 @@ def _sharing(found: Shape, told: dict[str, Any]) -> Panel:
 
     def draw(axes: Axes, theme: Theme) -> str:
         shares = [100 * count / blocks for count in parts.values()]
-        axes.barh(list(parts), shares, color=[_ink(theme, name) for name in ("hakmem", "LEAN FREE", "system")])
+        axes.barh(list(parts), shares, color=[FAMILIES[name].on(theme) for name in ("hakmem", "LEAN FREE", "system")])
         axes.invert_yaxis()
         axes.set(xlabel="% of blocks", xlim=(0, 100))
         return "Bars: " + ", ".join(f"{name} {share:.3g} %" for name, share in zip(parts, shares, strict=True)) + "."

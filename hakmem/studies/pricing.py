@@ -48,9 +48,9 @@ def chart(rows: pd.DataFrame, prices: pd.DataFrame) -> Figure:
 def _title(workload: str, leanest: Any) -> str:
     price, saved = leanest["percent_per_mb"], leanest["saved_mb"]
     if leanest["low"] <= 0 <= leanest["high"]:
-        return f"{workload}: each of {saved:.0f} MB saved costs nothing that could be measured"
+        return f"{workload}: saving {saved:.3g} MB costs nothing that could be measured"
     verb = "costs" if price > 0 else "gains"
-    return f"{workload}: each of {saved:.0f} MB saved {verb} {abs(price):.2g} % throughput"
+    return f"{workload}: saving {saved:.3g} MB {verb} {abs(price):.2g} % throughput for each"
 
 
 def _drawing(ordered: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, Theme], str]:

@@ -6,14 +6,14 @@ any: neither speed, nor tails, nor system calls.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
-from hakmem import campaign, reference, stats, verdict, workload
+from hakmem import campaign, crosscheck, reference, stats, verdict, workload
 from hakmem.drivers import Profile
 from hakmem.figure import Figure, Theme, panel
 from hakmem.planning import Plan
@@ -23,18 +23,15 @@ from hakmem.studies import soaks
 from hakmem.studies.soaks import PAIR
 from hakmem.study import STUDY, CampaignSpec, Parameters
 from hakmem.verdict import SYSCALLS_PER_OP, Verdict, Word
+from hakmem.workload import Workload
 
-__all__ = ["PromotionSpec", "budget", "judge", "memory", "published", "speed", "tail_chart", "tails"]
+__all__ = ["PromotionSpec", "budget", "judge", "memory", "published", "speed", "tail_chart", "tails", "traced"]
 
 BUILDS = {"FAST": "hakmem_minimal", "Standard": "hakmem"}
-SIZES: dict[Profile, dict[str, float]] = {
-    "smoke": {"blocks": 2, "budget_minutes": 0.5, "budget_cycles": 20_000_000, "tail_seconds": 0.5},
-    "quick": {"blocks": 10, "budget_minutes": 2, "budget_cycles": 200_000_000, "tail_seconds": 3},
-    "full": {"blocks": 10, "budget_minutes": 20, "budget_cycles": 200_000_000, "tail_seconds": 20},
-}
 EPOCHS = 100  # of a soak that is asked about its tail
 LESS = 1.0  # percent of memory below which nothing is gained
 TAIL = 5.0  # percent by which the slow tail may fall
+REACH = 60.0  # percent, of the chart
 
 
 class PromotionSpec(Parameters):
@@ -44,17 +41,16 @@ class PromotionSpec(Parameters):
     the change of throughput that matters, as a fraction.
     """
 
+    SIZES: ClassVar[Mapping[Profile, Mapping[str, object]]] = {
+        "smoke": {"blocks": 2, "budget_minutes": 0.5, "budget_cycles": 20_000_000, "tail_seconds": 0.5},
+        "quick": {"blocks": 10, "budget_minutes": 2, "budget_cycles": 200_000_000, "tail_seconds": 3},
+        "full": {"blocks": 10, "budget_minutes": 20, "budget_cycles": 200_000_000, "tail_seconds": 20},
+    }
     study: str = Field(default="promotion", pattern=STUDY)
     workload: str = "mixed:ws=400"
     margin: float = Field(default=0.01, gt=0, le=0.5)
     budget_cycles: int = Field(ge=1_000_000, le=10**12)
     tail_seconds: float = Field(ge=0.1, le=86_400)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _by_profile(cls, given: Any) -> Any:
-        said = {name: value for name, value in dict(given).items() if value is not None}
-        return SIZES.get(said.get("profile", "quick"), SIZES["quick"]) | said
 
     @field_validator("workload")
     @classmethod
@@ -63,7 +59,7 @@ class PromotionSpec(Parameters):
 
     def campaigns(self) -> dict[str, CampaignSpec]:
         """Return the sweeps that answer it: FAST, Standard, budget and tail; all share the ledger."""
-        same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed"}) | PAIR
+        same = self.shared() | PAIR
         epoch_s = self.tail_seconds / EPOCHS
         asked: dict[str, dict[str, object]] = {
             **{name: {"workloads": [self.workload], "allocators": build} for name, build in BUILDS.items()},
@@ -94,20 +90,43 @@ def budget(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One line a preset: operations, calls and calls an operation of its worst trial, the budget, and how many times
-        under it that is (infinite where there were no calls).
+        One line a preset: build, who counted, operations, calls and calls an operation of its worst trial, the budget,
+        and how many times under it that is (infinite where there were no calls).
     """
     good = stats.usable(rows).dropna(subset=["syscalls_per_op"])
     lines = []
     for preset, part in good.groupby(good["role"].map(soaks.NAMES), sort=False):
         worst = part.sort_values("syscalls_per_op").iloc[-1]
-        per_op = float(worst["syscalls_per_op"])
-        lines.append(
-            {"preset": preset, "operations": int(worst["ops"]), "calls": round(per_op * worst["ops"])}
-            | {"calls/op": per_op, "budget": SYSCALLS_PER_OP}
-            | {"times under": SYSCALLS_PER_OP / per_op if per_op else np.inf}
-        )
+        calls = round(float(worst["syscalls_per_op"]) * worst["ops"])
+        lines.append({"preset": preset, "build": "Standard", "counted by": "itself"} | _held(calls, int(worst["ops"])))
     return pd.DataFrame(lines)
+
+
+def traced(plan: Plan, work: Workload) -> pd.DataFrame:
+    """Hold FAST, which counts nothing, against the same budget: strace counts, in an untimed run of each preset.
+
+    Returns
+    -------
+    DataFrame
+        As of `budget`; empty where strace is not installed.
+
+    Raises
+    ------
+    TrialFailed
+        A traced run failed.
+    """
+    lines = []
+    for arm in plan.arms if crosscheck.why_not() is None else ():
+        if arm.role != "baseline2":
+            calls, line = crosscheck.traced(plan.build, arm, work)
+            named = {"preset": soaks.NAMES[arm.role], "build": "FAST", "counted by": "strace"}
+            lines.append(named | _held(calls.total(), line.ops))
+    return pd.DataFrame(lines)
+
+
+def _held(calls: int, ops: int) -> dict[str, float]:
+    under = SYSCALLS_PER_OP * ops / calls if calls else np.inf
+    return {"operations": ops, "calls": calls, "calls/op": calls / ops, "budget": SYSCALLS_PER_OP, "times under": under}
 
 
 def tails(rows: pd.DataFrame, ledger: Path) -> pd.DataFrame:
@@ -128,8 +147,8 @@ def tails(rows: pd.DataFrame, ledger: Path) -> pd.DataFrame:
     ):
         wide = soaked.pivot_table(index="block", columns="preset", values=column).astype(float)
         for preset in (name for name in soaks.NAMES.values() if name in wide):
-            logs = np.log((wide[preset] / wide[soaks.NAMES["baseline"]]).dropna().to_numpy())
             own = preset == soaks.NAMES["baseline"]
+            logs = np.log((wide[preset] / wide.get(soaks.NAMES["baseline"], np.nan)).dropna().to_numpy())
             found = None if own or len(logs) < 2 else stats.interval(logs).percent()
             lines.append(
                 {"preset": preset, "what": what, "value": float(wide[preset].median())} | _ends(found, len(logs))
@@ -166,7 +185,7 @@ def judge(
     peak : mapping of str to Interval
         What `memory` returns.
     calls, tail : DataFrame
-        What `budget` and `tails` return.
+        What `budget` (and `traced`, beneath it) and `tails` return.
 
     Returns
     -------
@@ -176,15 +195,13 @@ def judge(
         speed or tail is open; else NEUTRAL: nothing to gain, so that SAFE stays.
     """
     words = {one.word for one in pace}
-    mine = tail[(tail["preset"] == "BALANCED") & tail["what"].str.startswith("slow tail")].iloc[0]
-    known = mine["low %"] is not None and bool(np.isfinite(mine["low %"]))
-    slower_tail = known and mine["high %"] < -TAIL
-    steady_tail = known and mine["low %"] > -TAIL
+    slow = _slow_tail(tail)
+    fallen = slow.below(-TAIL) if slow else None
     over = calls["calls/op"].max() > SYSCALLS_PER_OP if len(calls) else False
     leaner = [build for build, change in peak.items() if change.high < -LESS]
-    if "NO-GO" in words or slower_tail or over:
+    if "NO-GO" in words or fallen or over:
         word: Word = "NO-GO"
-    elif "INCONCLUSIVE" in words or not steady_tail or calls.empty:
+    elif "INCONCLUSIVE" in words or fallen is None or calls.empty:
         word = "INCONCLUSIVE"
     else:
         word = "GO" if "GO" in words or leaner else "NEUTRAL"
@@ -195,23 +212,24 @@ def judge(
         "INCONCLUSIVE": "SAFE stays the default until more blocks tell.",
     }[word]
     builds = {allocator: build for build, allocator in BUILDS.items()}
-    paces = ", ".join(f"{builds[v.arm.split(' ')[0]]} {_span(v.effect)} ({v.word})" for v in pace)
-    sizes = ", ".join(f"{build} {_span(change)}" for build, change in peak.items())
+    paces = ", ".join(f"{builds[v.arm.split(' ')[0]]} {v.effect.words()}: {v.word}" for v in pace)
+    sizes = ", ".join(f"{build} {change.words()}" for build, change in peak.items())
     worst = (
         f"{calls['calls/op'].max():.2g} system calls an operation at most" if len(calls) else "no system calls counted"
     )
-    slow = _span(Interval(mine["change %"], mine["low %"], mine["high %"], 0.95, "", 0)) if known else "not told yet"
     return word, [
         says,
         f"Throughput, BALANCED against SAFE: {paces}.",
         f"Peak memory: {sizes}.",
-        f"Slow tail: {slow}; {worst}, the budget is {SYSCALLS_PER_OP:g}.",
+        f"Slow tail: {slow.words() if slow else 'not told yet'}; {worst}, the budget is {SYSCALLS_PER_OP:g}.",
     ]
 
 
-def _span(found: Interval) -> str:
-    bounded = found.high - found.low < 1000
-    return f"{found.estimate:+.1f} %" + (f" ({found.low:+.1f} to {found.high:+.1f})" if bounded else " (open)")
+def _slow_tail(tail: pd.DataFrame) -> Interval | None:
+    """Return the change of BALANCED's slow tail; None where there are no two blocks."""
+    mine = tail[(tail["preset"] == "BALANCED") & tail["what"].str.startswith("slow tail")].dropna(subset=["low %"])
+    lines = mine[["change %", "low %", "high %", "blocks"]].to_numpy(dtype=float)
+    return next((Interval(mid, low, high, 0.95, "t", int(n)) for mid, low, high, n in lines), None)
 
 
 def published(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -237,25 +255,26 @@ def tail_chart(rows: pd.DataFrame, ledger: Path) -> Figure:
     found = tails(rows, ledger)
     shown = found.dropna(subset=["change %"])
     looks = {soaks.NAMES[look.role]: look for look in looks_of(rows).values()}
-    slow = shown[(shown["preset"] == "BALANCED") & shown["what"].str.startswith("slow")]
+    slow = _slow_tail(found)
     title = "Tails: BALANCED is not told apart from SAFE"
-    if len(slow) and (slow["low %"].iloc[0] > 0 or slow["high %"].iloc[0] < 0):
-        title = f"Tails: BALANCED's slow tail is {slow['change %'].iloc[0]:+.1f} % of SAFE's"
+    if slow and (slow.low > 0 or slow.high < 0):
+        side = "above" if slow.estimate > 0 else "below"
+        title = f"Tails: BALANCED's slow tail lies {abs(slow.estimate):.1f} % {side} SAFE's"
     names = [f"{line['preset']}: {line['what'].split(',')[0]}" for line in shown.to_dict("records")]
 
     def draw(axes: Axes, theme: Theme) -> str:
         axes.axvline(0, color=theme.quiet, lw=1)
-        reach = 60.0
         for y, line in enumerate(shown.to_dict("records")):
             look = looks[str(line["preset"])]
-            mid, low, high = (max(-reach, min(reach, float(line[name]))) for name in ("change %", "low %", "high %"))
-            style: dict[str, Any] = {"fmt": look.family.marker, "ms": 6.5, "color": look.colour(theme), "capsize": 2.5}
+            mid, low, high = (float(np.clip(line[name], -REACH, REACH)) for name in ("change %", "low %", "high %"))
+            marker = look.family.marker if abs(line["change %"]) <= REACH else ">" if mid > 0 else "<"
+            style: dict[str, Any] = {"fmt": marker, "ms": 6.5, "color": look.colour(theme), "capsize": 2.5}
             axes.errorbar(mid, y, xerr=[[mid - low], [high - mid]], **style)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.7, max(len(names), 1) - 0.3)
-        axes.set_xlim(-reach, reach)
+        axes.set_xlim(-1.06 * REACH, 1.06 * REACH)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("Change against SAFE (A), % (bars end at 60)")
+        axes.set_xlabel(f"Change against SAFE (A), % (cut at {REACH:g}, an arrow lies beyond)")
         told = zip(names, shown.to_dict("records"), strict=True)
         return "; ".join(f"{name} {line['change %']:+.1f} %" for name, line in told) + "."
 

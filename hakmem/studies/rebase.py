@@ -4,7 +4,6 @@ The claim "as fast as the peer" has a line drawn beforehand: the lower end of th
 """
 
 import math
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from hakmem import stats
 from hakmem.builds.allocators import FLAVOURS
-from hakmem.figure import FAMILIES, Figure, Theme, family, panel
+from hakmem.figure import FAMILIES, Figure, Theme, family, panel, spoken
 from hakmem.verdict import Word
 
 __all__ = ["BUILDS", "MILESTONES", "chart", "instructions_chart", "judge", "overview", "ratios"]
@@ -22,6 +21,7 @@ __all__ = ["BUILDS", "MILESTONES", "chart", "instructions_chart", "judge", "over
 MILESTONES = (50, 75, 90, 100, 115, 125)  # percent of the peer's throughput
 AS_FAST = 97.0  # percent that the interval's lower end has to reach
 BUILDS = {"hakmem_minimal": "FAST", "hakmem": "Standard", "hakmem_observe": "OBSERVE"}
+EDGES = (20.0, 400.0)  # percent, of the chart
 FILLS = {"FAST": "full", "Standard": "left", "OBSERVE": "none"}
 
 
@@ -76,11 +76,8 @@ def overview(table: pd.DataFrame, build: str = "FAST") -> pd.DataFrame:
 
 def _keys(cell: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Columns of `stats.wide`, each with its allocator and name; the second baseline is noise, not a peer."""
-    lines = cell[cell["role"] != "baseline2"].drop_duplicates(["arm", "role"]).to_dict("records")
-    return {
-        stats.BASELINE if line["role"] == "baseline" else str(line["arm"]): (str(line["allocator"]), str(line["arm"]))
-        for line in lines
-    }
+    first = cell[cell["role"] != "baseline2"].drop_duplicates(["arm", "role"])
+    return dict(zip(stats.keys(first), zip(first["allocator"], first["arm"], strict=True), strict=True))
 
 
 def judge(table: pd.DataFrame, peer: str, build: str = "FAST") -> tuple[Word, list[str]]:
@@ -118,19 +115,20 @@ def chart(table: pd.DataFrame, peer: str) -> Figure:
     shown = table[table["peer"] == peer]
     names = list(dict.fromkeys(shown["workload"]))
     fast = shown[shown["build"] == "FAST"]
-    above = int((fast["percent"] >= 100).sum())
-    title = f"hakmem FAST is ahead of {peer} on {above} of {len(fast)} workloads"
+    ahead, behind = int((fast["low"] > 100).sum()), int((fast["high"] < 100).sum())
+    title = f"hakmem FAST is surely ahead of {peer} on {ahead} of {len(fast)} workloads, surely behind on {behind}"
     note = (
         "Throughput as a percentage of the peer's, paired within blocks, with 95 % intervals; upright lines are the "
-        "milestones. Filled: FAST, half: Standard, hollow: OBSERVE. The axis is logarithmic; bars of very few blocks "
-        "are cut."
+        "milestones. Filled: FAST, half: Standard, hollow: OBSERVE. The axis is logarithmic and ends at four times the "
+        "peer's throughput: what lies beyond is written at the edge. One block has no interval, few have one that is "
+        "cut."
     )
     panels = (panel(_drawing(shown, names), 1.4 + 0.42 * len(names), title),) if names else ()
     return Figure(f"What share of {peer}'s speed.", note, panels, shown)
 
 
 def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme], str]:
-    least, most = min(45.0, 0.8 * shown["percent"].min()), max(135.0, 1.25 * shown["percent"].max())
+    least, most = max(EDGES[0], min(45.0, 0.8 * shown["percent"].min())), EDGES[1]
     order = list(reversed(names))
 
     def draw(axes: Axes, theme: Theme) -> str:
@@ -141,25 +139,31 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
             axes.axvline(milestone, color=theme.ink if strong else theme.quiet, lw=1.2 if strong else 0.7, ls="--")
         for line in shown.to_dict("records"):
             shift = 0.22 * (1 - list(FILLS).index(line["build"]))
-            colour = FAMILIES["hakmem"].light if theme.name == "light" else FAMILIES["hakmem"].dark
-            reach = [[line["percent"] - max(line["low"], least)], [min(line["high"], most) - line["percent"]]]
+            share, y = line["percent"], order.index(line["workload"]) + shift
+            if not least <= share <= most:
+                edge, side, text = (
+                    (most, "right", f"{share:,.0f} % →") if share > most else (least, "left", f"← {share:.0f} %")
+                )
+                axes.text(edge, y, text, ha=side, va="center", fontsize=6.5, color=FAMILIES["hakmem"].on(theme))
+                continue
+            reach = (
+                [[share - max(line["low"], least)], [min(line["high"], most) - share]] if line["blocks"] > 1 else None
+            )
             axes.errorbar(
-                line["percent"],
-                order.index(line["workload"]) + shift,
+                share,
+                y,
                 xerr=reach,
                 fmt="o",
                 ms=5.5,
-                color=colour,
+                color=FAMILIES["hakmem"].on(theme),
                 fillstyle=FILLS[line["build"]],
                 markerfacecoloralt=theme.paper,
                 elinewidth=1.1,
             )
-        axes.set_yticks(range(len(order)), [_short(name) for name in order])
+        axes.set_yticks(range(len(order)), [spoken(name) for name in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(visible=False)
-        fine = [75, 90, 115, 125] if most < 250 else [75, 150, 300] if most < 800 else []  # labels that fit
-        ticks = [m for m in (20, 50, *fine, 100, 200, 500, 1000, 2000, 5000) if least <= m <= most]
-        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_locator(FixedLocator([tick for tick in (25, 50, 75, 100, 125, 200, 400) if tick >= least]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("Throughput (% of the peer's, log scale)")
@@ -168,11 +172,6 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
         return f"FAST: {words}."
 
     return draw
-
-
-def _short(workload: str) -> str:
-    """`trace:data/traces/gcc.trace.zst` reads `trace:gcc` on a chart."""
-    return re.sub(r"^trace:(?:.*/)?([^/]+?)\.trace(?:\.zst)?", r"trace:\1", workload)
 
 
 def instructions_chart(counts: pd.DataFrame) -> Figure:
@@ -186,8 +185,10 @@ def instructions_chart(counts: pd.DataFrame) -> Figure:
     panels = []
     for workload, cell in counts.groupby("workload", sort=False):
         ordered = cell.drop_duplicates("arm").sort_values("allocator", ascending=False)
-        least = ordered.iloc[-1]
+        least, most = ordered.iloc[-1], ordered.iloc[0]
         title = f"{workload}: {least['arm']} takes the fewest instructions, {least['allocator']:.0f} an op"
+        if most["allocator"] - least["allocator"] < 0.05:  # what a bar's label would not show
+            title = f"{workload}: every arm takes {least['allocator']:.1f} instructions an op"
         panels.append(panel(_bars(ordered), 1.4 + 0.28 * len(ordered), title))
     note = (
         "Strong: the allocator's own instructions, an operation of the program; pale: the program's loop. Counted "
@@ -202,8 +203,7 @@ def _bars(ordered: pd.DataFrame) -> Callable[[Axes, Theme], str]:
 
     def draw(axes: Axes, theme: Theme) -> str:
         for y, line in enumerate(lines):
-            look = FAMILIES[family(str(line["name"]), {})]
-            colour = look.light if theme.name == "light" else look.dark
+            colour = FAMILIES[family(str(line["name"]), {})].on(theme)
             axes.barh(y, line["allocator"], height=0.62, color=colour)
             axes.barh(y, line["loop"], left=line["allocator"], height=0.62, color=colour, alpha=0.25)
             axes.text(line["allocator"] + line["loop"], y, f" {line['allocator']:.1f}", va="center", fontsize=8)

@@ -44,7 +44,7 @@ class ReserveSpec(Parameters):
     def campaigns(self) -> dict[str, CampaignSpec]:
         """Return one sweep a gate, by its name; all share the ledger."""
         under = {"LEAN": 1, "DECOMMIT": self.decommit, "TARGET_MB": self.target_mb}
-        same = self.model_dump(include={"study", "workloads", "blocks", "budget_minutes", "profile", "seed"})
+        same = self.shared() | {"workloads": self.workloads}
         return {
             gate: GateSpec.checked({**same, "gate": gate, "values": values, "under": under}).campaign()
             for gate, values in GATES.items()
@@ -53,8 +53,8 @@ class ReserveSpec(Parameters):
     def beside_peers(self) -> CampaignSpec:
         """Return the battle test, with a census: hakmem speed-first and Lean, the system's allocator, the peers."""
         battle = f"{self.battle}{',' if ':' in self.battle else ':'}census=1"
-        same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed", "target_mb"})
-        return CampaignSpec.checked({**same, "decommit": self.decommit, "workloads": battle})
+        lean = {"decommit": self.decommit, "target_mb": self.target_mb}
+        return CampaignSpec.checked({**self.shared(), **lean, "workloads": battle})
 
 
 def trade(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -88,7 +88,8 @@ def trade(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
                     | {"peak_mb": float((peak[arm] - peak[BASELINE]).mean())}
                     | {"left_mb": float((left[arm] - left[BASELINE]).mean()), "blocks": x.size, "rule": rule}
                 )
-    return pd.DataFrame(records)
+    columns = ["workload", "gate", "value", "gain %", "low %", "high %", "peak_mb", "left_mb", "blocks", "rule"]
+    return pd.DataFrame(records, columns=columns)
 
 
 def judge(table: pd.DataFrame) -> tuple[Word, list[str]]:
@@ -99,6 +100,8 @@ def judge(table: pd.DataFrame) -> tuple[Word, list[str]]:
     tuple
         GO where no other setting surely gains 5 %, NO-GO where one does, INCONCLUSIVE where intervals are too wide.
     """
+    if table.empty:
+        return "INCONCLUSIVE", ["No setting was measured beside its default."]
     worth, open_ = table[table["rule"] == "worth it"], table[table["rule"] == "undecided"]
     word: Word = "NO-GO" if len(worth) else "INCONCLUSIVE" if len(open_) else "GO"
     best = table.loc[[int(np.argmax(table["gain %"]))]].to_dict("records")[0]
@@ -119,7 +122,7 @@ CATEGORIES = ("reserved superslabs", "fragmentation", "program baseline", "slab 
 COLOURS = dict(
     zip(
         (DATA, *CATEGORIES, REST),
-        ("hakmem", "LEAN DONTNEED", "LEAN FREE", "system", "gates", "mimalloc", "other", "tcmalloc"),
+        ("hakmem", "LEAN DONTNEED", "LEAN FREE", "system", "gates", "mimalloc", "jemalloc", "tcmalloc"),
         strict=True,
     )
 )
@@ -227,19 +230,20 @@ def _breakdown_drawing(shown: pd.DataFrame) -> Callable[[Axes, Theme], str]:
             done = 0.0
             for name in used:
                 width = float(np.nan_to_num(line[name]))
-                axes.barh(y, max(0.0, width), left=done, height=0.62, color=_paint(COLOURS[name], theme))
+                axes.barh(y, max(0.0, width), left=done, height=0.62, color=FAMILIES[COLOURS[name]].on(theme))
                 done += max(0.0, width)
+            end = whole = done
             if np.isfinite(line["peak"]):
                 low, high = max(line["low"], 0.9 * line["peak"]), min(line["high"], 1.1 * line["peak"])
                 reach = [[max(0.0, line["peak"] - low)], [max(0.0, high - line["peak"])]]
                 axes.errorbar(line["peak"], y, xerr=reach, color=theme.ink, elinewidth=1.1, capsize=2.5)
-            whole = line["peak"] if np.isfinite(line["peak"]) else done
-            axes.text(1.02 * max(done, whole), y, f" {whole:.1f}", va="center", fontsize=8)
+                end, whole = max(done, high), line["peak"]
+            axes.text(end, y, f" {whole:.1f}", va="center", fontsize=8)
         axes.set_yticks(range(len(lines)), [line["arm"] for line in lines])
         axes.set_xlim(0, 1.16 * max(shown["peak"].max(), 30.6))
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("Peak RSS (MiB)")
-        handles = [Patch(color=_paint(COLOURS[name], theme), label=name) for name in used]
+        handles = [Patch(color=FAMILIES[COLOURS[name]].on(theme), label=name) for name in used]
         style: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.5, 1.0), "frameon": False, "fontsize": 8}
         axes.legend(handles=handles, ncols=2, **style)
         words = []
@@ -249,10 +253,6 @@ def _breakdown_drawing(shown: pd.DataFrame) -> Callable[[Axes, Theme], str]:
         return "; ".join(words) + "."
 
     return draw
-
-
-def _paint(name: str, theme: Theme) -> str:
-    return FAMILIES[name].light if theme.name == "light" else FAMILIES[name].dark
 
 
 # ---- gains against memory --------------------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ def _trade_drawing(cell: pd.DataFrame) -> Callable[[Axes, Theme], str]:
         axes.axvline(RULE, color=theme.ink, lw=1.2, ls="--")
         for y, line in enumerate(lines):
             gain, low, high = line["gain %"], max(line["low %"], -room), min(line["high %"], room)
-            style: dict[str, Any] = {"fmt": FAMILIES["gates"].marker, "ms": 6.5, "color": _paint("gates", theme)}
+            style: dict[str, Any] = {"fmt": FAMILIES["gates"].marker, "ms": 6.5, "color": FAMILIES["gates"].on(theme)}
             axes.errorbar(gain, y, xerr=[[gain - low], [high - gain]], elinewidth=1.3, capsize=2.5, **style)
         names = [
             f"{line['gate'].removeprefix('SS_').removeprefix('TINY_')}={line['value']}\n"

@@ -17,7 +17,7 @@ from hakmem.figure import Figure, Theme, panel
 from hakmem.plots import Look, cells, looks_of
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.studies import atlas
-from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters
+from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters, listed
 from hakmem.verdict import Word
 
 __all__ = ["PARTS", "TaxSpec", "bars", "classes", "judge", "maps", "parts", "published", "table"]
@@ -50,30 +50,27 @@ class TaxSpec(Parameters):
 
     @field_validator("ws", "prefault", mode="before")
     @classmethod
-    def _lists(cls, given: object) -> object:
-        return [given] if isinstance(given, int) else given
+    def _lists(cls, given: object) -> list[object]:
+        return listed(given)
 
     @field_validator("ws")
     @classmethod
     def _some(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        if not given or min(given) < 1 or max(given) > 1_000_000:
+        if min(given) < 1 or max(given) > 1_000_000:
             raise ValueError("it takes numbers of slots from 1 to 1000000, such as [400, 40000]")
         return given
-
-    def _same(self) -> dict[str, object]:
-        return self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed"})
 
     def campaign(self) -> CampaignSpec:
         """Return the sweep: hakmem speed-first and Lean, the system's allocator, the peers."""
         swept = {"lean": (0, 1), "decommit": self.decommit, "target_mb": self.target_mb}
-        return CampaignSpec.checked({**self._same(), **swept, "workloads": [f"tax:ws={ws}" for ws in self.ws]})
+        return CampaignSpec.checked({**self.shared(), **swept, "workloads": [f"tax:ws={ws}" for ws in self.ws]})
 
     def gates(self) -> dict[str, CampaignSpec]:
         """Return the A/B of prefault, and of prewarm that touches its memory, by gate; on the smallest live set."""
         sides = {"BENCH_PREFAULT": [str(count) for count in self.prefault], "SS_PREWARM": ["TOUCH"]}
         work = [f"tax:ws={min(self.ws)}"]
         return {
-            gate: GateSpec.checked({**self._same(), "gate": gate, "values": values, "workloads": work}).campaign()
+            gate: GateSpec.checked({**self.shared(), "gate": gate, "values": values, "workloads": work}).campaign()
             for gate, values in sides.items()
         }
 
@@ -117,9 +114,8 @@ def parts(rows: pd.DataFrame) -> pd.DataFrame:
         in MiB (NaN where an allocator does not tell; the working set is what the program asked for), unaccounted_mb,
         and told (whether the allocator tells).
     """
-    keys = {"baseline": BASELINE, "baseline2": BASELINE2}
-    records = []
-    for row in stats.usable(rows).to_dict("records"):
+    good, records = stats.usable(rows), []
+    for key, row in zip(stats.keys(good), good.to_dict("records"), strict=True):
         extra, rss = row["extra"], row["phases"][-1]["rss_kb"] / 1024
         found = {
             "program and libraries": (extra["program_kb"] + extra["libraries_kb"] + extra["stack_kb"]) / 1024,
@@ -130,7 +126,7 @@ def parts(rows: pd.DataFrame) -> pd.DataFrame:
         anonymous = (extra["anonymous_kb"] + extra["heap_kb"]) / 1024
         found |= _own(extra) if told else {HELD: max(0.0, anonymous - live)}
         records.append(
-            {"workload": row["workload"], "key": keys.get(row["role"], row["arm"]), "rss_mb": rss}
+            {"workload": row["workload"], "key": key, "rss_mb": rss}
             | {name: found.get(name, np.nan) for name in PARTS}
             | {"unaccounted_mb": rss - sum(found.values()), "told": told}
         )
@@ -289,8 +285,7 @@ def classes(rows: pd.DataFrame) -> Figure:
         & good["extra"].map(lambda extra: "residency" in extra)
     ]
     looks, panels, tables = looks_of(mine), [], []
-    for arm, cell in mine.groupby("arm", sort=False):
-        key = BASELINE if (cell["role"] == "baseline").all() else str(arm)
+    for key, cell in mine.groupby(stats.keys(mine), sort=False):
         found = [residency.of_json(extra, "a trial").places().reset_index() for extra in cell["extra"]]
         medians = pd.concat(found).groupby("place", sort=False)[["resident_mb", "out_mb", "cached_mb"]].median()
         held = pd.DataFrame(
@@ -301,9 +296,9 @@ def classes(rows: pd.DataFrame) -> Figure:
             }
         )[medians["resident_mb"] > 0]
         top = str(held.sum(axis=1).idxmax())
-        title = f"{looks[key].name}: {top} takes {held.loc[top].sum():.3g} of {held.to_numpy().sum():.3g} MB"
+        title = f"{looks[str(key)].name}: {top} takes {held.loc[top].sum():.3g} of {held.to_numpy().sum():.3g} MB"
         panels.append(panel(_class_drawing(held), 1.6 + 0.24 * len(held), title))
-        tables.append(held.reset_index().assign(arm=looks[key].name))
+        tables.append(held.reset_index().assign(arm=looks[str(key)].name))
     note = (
         f"{largest}, median over trials. C0 are blocks of 16 bytes, Ck of up to 16 << k, M those above 2 KiB in slabs, "
         "large those above 32 KiB."
@@ -351,7 +346,7 @@ def maps(rows: pd.DataFrame) -> tuple[Figure, Figure]:
     shown = [row for role in chosen.values() for row in role]
     told = next(row for row in shown if "residency" in row["extra"])
     own = atlas.slabs(residency.of_json({"residency": told["extra"]["residency"]}, "a trial"), f"hakmem on {largest}")
-    names = {row["arm"]: looks[BASELINE if row["role"] == "baseline" else row["arm"]].name for row in shown}
+    names = {row["arm"]: looks[key].name for key, row in zip(stats.keys(first), first.to_dict("records"), strict=True)}
     panels = tuple(atlas.pages(row["extra"]["pages"], names[row["arm"]], _page(row)) for row in shown)
     counts = pd.DataFrame(
         {

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from pydantic import Field
 
-from hakmem import reference, stats, store
+from hakmem import reference, soak, stats, store
 from hakmem.figure import FAMILIES, Figure, Theme, log_axis, panel
 from hakmem.stats import BASELINE, Array, Interval
 from hakmem.studies import rebase
@@ -26,7 +26,6 @@ LEAN = "hakmem LEAN DONTNEED 10 MB"
 MIXED = "mixed:ws=400"
 SHOWN = 8  # builds on the chart
 NO_MATTER = 0.01  # a share by which builds may differ without being a change point
-FEWEST = 5  # epochs of a soak from which a drift is told
 
 
 class ScoreSpec(Checked):
@@ -141,7 +140,7 @@ TARGETS = (
 def load(ledgers: Mapping[str, Path]) -> dict[str, pd.DataFrame]:
     """Read the rows of `mixed:ws=400`, and of soaks, of the host that measured last; a missing ledger gives none.
 
-    Soaks have a further column, `drift_percent`; it is None where a soak has fewer than `FEWEST` epochs.
+    Soaks have a further column, `drift_percent`; it is None where a soak has fewer than `soak.FEWEST` epochs.
 
     Raises
     ------
@@ -164,7 +163,7 @@ def _drift_of(series: Path) -> float | None:
     if not series.is_file():
         return None
     epochs = pd.read_parquet(series)
-    if len(epochs) < FEWEST or not {"t_s", "rss_mb", "lazyfree_mb"} <= set(epochs):
+    if len(epochs) < soak.FEWEST or not {"t_s", "rss_mb", "lazyfree_mb"} <= set(epochs):
         return None
     kb = 1024 * (epochs["rss_mb"] - epochs["lazyfree_mb"].fillna(0))
     found = stats.drift(epochs["t_s"], kb)
@@ -281,7 +280,7 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
     left = 0.6 * min(0.5, float(positive.min())) if len(positive) else 0.1
 
     def draw(axes: Axes, theme: Theme) -> str:
-        blue = FAMILIES["hakmem"].light if theme.name == "light" else FAMILIES["hakmem"].dark
+        blue = FAMILIES["hakmem"].on(theme)
         axes.set_xscale("log")
         axes.set_xlim(left / 1.3, 1.6 * max(1.0, float(shown["share"].max())))
         axes.axvline(1, color=theme.ink, lw=1.2, ls="--")
@@ -330,7 +329,7 @@ def _trend_drawing(shown: pd.DataFrame) -> Callable[[Axes, Theme], str]:
     room = 0.15 * (most - least) or 0.1 * abs(most) or 1.0
 
     def draw(axes: Axes, theme: Theme) -> str:
-        blue = FAMILIES["hakmem"].light if theme.name == "light" else FAMILIES["hakmem"].dark
+        blue = FAMILIES["hakmem"].on(theme)
         axes.axhline(limit, color=theme.ink, lw=1.2, ls="--")
         axes.plot(range(len(lines)), values, color=blue, lw=1, alpha=0.5)
         for x, line in enumerate(lines):

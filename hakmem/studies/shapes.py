@@ -5,23 +5,23 @@ by the same trials: how much of the difference is time in the kernel, page fault
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from hakmem import stats, workload
 from hakmem.drivers import Profile
 from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, log_axis, panel
 from hakmem.plots import looks_of
 from hakmem.studies import portrait, rebase
-from hakmem.study import STUDY, CampaignSpec, Parameters, RebaseSpec
+from hakmem.study import PEERS, SPEED_FIRST, STUDY, CampaignSpec, Parameters, RebaseSpec, listed
 from hakmem.traces import events, trace
 from hakmem.traces.events import Shape
 
@@ -35,7 +35,6 @@ SHAPES = (
     RECORDED,
 )
 FEW = ("gen:zipf,events=400k", "gen:producer_consumer,events=400k", "trace:data/traces/gcc.trace.zst")
-REPEAT: dict[Profile, int] = {"smoke": 2, "quick": 10, "full": 40}  # recorded traces are short
 SHARED, LARGE, LARGE_BYTES = 0.05, 0.1, 32 << 10  # shares of frees and of allocations that are worth a word
 POINTS = 400
 
@@ -43,21 +42,24 @@ POINTS = 400
 class ShapesSpec(Parameters):
     """Generated and recorded traces, replayed over every allocator; only workloads that replay a trace are taken.
 
-    `peer` is the one that counts, as in `RebaseSpec`. A trace from a file is replayed `repeat` times in a trial (0: by
-    profile), unless the workload itself says how often.
+    `peer` is the one that counts, as in `RebaseSpec`. A trace from a file is short: it is replayed `repeat` times in a
+    trial, unless the workload itself says how often.
     """
 
+    SIZES: ClassVar[Mapping[Profile, Mapping[str, object]]] = {
+        "smoke": {"workloads": FEW, "repeat": 2},
+        "quick": {"workloads": SHAPES, "repeat": 10, "budget_minutes": 3},
+        "full": {"workloads": SHAPES, "repeat": 40},
+    }
     study: str = Field(default="traces", pattern=STUDY)
-    workloads: tuple[str, ...] = ()
-    repeat: int = Field(default=0, ge=0, le=100_000)
+    workloads: tuple[str, ...]
+    repeat: int = Field(ge=1, le=100_000)
     peer: str | None = None
 
     @field_validator("workloads", mode="before")
     @classmethod
-    def _sized(cls, given: object, info: ValidationInfo) -> object:
-        return (given.split() if isinstance(given, str) else given) or (
-            FEW if info.data.get("profile") == "smoke" else SHAPES
-        )
+    def _list(cls, given: object) -> list[object]:
+        return listed(given)
 
     @field_validator("workloads")
     @classmethod
@@ -69,9 +71,9 @@ class ShapesSpec(Parameters):
 
     def replayed(self) -> list[str]:
         """Return the workloads, short ones repeated."""
-        times = self.repeat or REPEAT[self.profile]
-        short = [text.startswith("trace:") and "repeat=" not in text and times > 1 for text in self.workloads]
-        return [f"{text},repeat={times}" if again else text for text, again in zip(self.workloads, short, strict=True)]
+        short = [text.startswith("trace:") and "repeat=" not in text for text in self.workloads]
+        said = f",repeat={self.repeat}"
+        return [text + said if again else text for text, again in zip(self.workloads, short, strict=True)]
 
     def rebase(self) -> RebaseSpec:
         """Return the comparison with the peer."""
@@ -79,10 +81,9 @@ class ShapesSpec(Parameters):
 
     def campaign(self) -> CampaignSpec:
         """Return the sweep: FAST, Standard, the system's allocator, all peers; the one that counts is the baseline."""
-        same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed"})
-        speed_first = {"lean": 0, "decommit": "FREE", "target_mb": 10}
-        arms = [self.rebase().named(), FAST, "hakmem", "system", "peers"]
-        return CampaignSpec.checked({**same, **speed_first, "workloads": self.replayed(), "allocators": arms})
+        arms = [self.rebase().named(), FAST, "hakmem", "system", PEERS]
+        asked = {**self.shared(), **SPEED_FIRST, "workloads": self.replayed(), "allocators": arms}
+        return CampaignSpec.checked(asked)
 
 
 # ---- what they look like ---------------------------------------------------------------------------------------------
@@ -132,8 +133,8 @@ def looks(found: Sequence[Portrait]) -> Figure:
     sizes = [one.summary["size_quantiles"].get("p50", 0) for one in found]
     titles = (
         f"{ending} of {len(found)} traces end with less than half of their largest live heap",
-        f"Median sizes range from {min(sizes):,} to {max(sizes):,} bytes",
-        f"Median lifetimes range from {table['life p50'].min():,} to {table['life p50'].max():,} allocations",
+        f"Median sizes: {_span(sizes)} bytes",
+        f"Median lifetimes: {_span(table['life p50'])} allocations",
         f"{shared} of {len(found)} traces free over {100 * SHARED:g} % of their blocks in another thread",
     )
     height = 1.2 + 0.27 * len(found)
@@ -146,8 +147,13 @@ def looks(found: Sequence[Portrait]) -> Figure:
     return Figure("What the traces look like.", note, panels, table)
 
 
+def _span(values: Sequence[int] | pd.Series) -> str:
+    least, most = min(values), max(values)
+    return f"{least:,} to {most:,}" if least < most else f"{most:,}"
+
+
 def _line(one: Portrait) -> dict[str, object]:
-    told, blocks = one.summary, max(1, int(one.shape.joint.sum()))
+    told = one.summary
     sizes, lives = told["size_quantiles"], told["lifetime_quantiles"]
     return {
         **{"trace": one.name, "made by": told["origin"]["kind"], "events": told["events"], "threads": told["threads"]},
@@ -156,7 +162,7 @@ def _line(one: Portrait) -> dict[str, object]:
         **{f"life {part}": lives.get(part, 0) for part in ("p10", "p50", "p90")},
         **{"above 32 KiB %": 100 * one.large, "realloc %": 100 * told["ops"]["realloc"] / max(1, told["events"])},
         **{"freed by another thread %": 100 * told["cross_thread_share"]},
-        **{"never freed %": 100 * float(one.shape.joint[:, -1].sum()) / blocks},
+        **{"never freed %": 100 * told["never_freed_share"]},
     }
 
 
@@ -181,17 +187,13 @@ def _legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
     axes.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=7, frameon=False)
 
 
-def _ink(theme: Theme, name: str) -> str:
-    return FAMILIES[name].light if theme.name == "light" else FAMILIES[name].dark
-
-
 def _curves(found: Sequence[Portrait]) -> Draw:
     def draw(axes: Axes, theme: Theme) -> str:
         for place, one in enumerate(found):
             x = np.linspace(0, 100, max(1, len(one.shape.live_at)))
             y = place + 0.38 - 0.78 * one.shape.live_bytes / max(1, one.shape.peak_bytes)
             axes.fill_between(x, y, place + 0.38, color=theme.band, lw=0)
-            axes.plot(x, y, color=_ink(theme, "hakmem"), lw=0.9)
+            axes.plot(x, y, color=FAMILIES["hakmem"].on(theme), lw=0.9)
             axes.annotate(portrait.bytes_in_words(one.shape.peak_bytes), (100, place), (4, 0), fontsize=7,
                           textcoords="offset points", va="center", color=theme.quiet)  # fmt: skip
         axes.set(xlabel="% of the trace's events", xlim=(0, 100))
@@ -207,7 +209,7 @@ def _ranges(found: Sequence[Portrait], what: str) -> Draw:
         for place, one in enumerate(found):
             quantiles = one.summary[f"{what}_quantiles"]
             low, middle, high = (max(1, quantiles.get(part, 0)) for part in ("p10", "p50", "p90"))
-            colour = _ink(theme, "hakmem" if what == "size" else "mimalloc")
+            colour = FAMILIES["hakmem" if what == "size" else "mimalloc"].on(theme)
             axes.plot([low, high], [place, place], color=colour, lw=4, alpha=0.45, solid_capstyle="round")
             axes.plot(middle, place, "o", color=colour, ms=5)
             said.append(f"{one.name} {middle}")
@@ -237,10 +239,10 @@ def _fates(found: Sequence[Portrait]) -> Draw:
             ]
             left = 0.0
             for share, colour in zip(shares, ("hakmem", "LEAN FREE", "system"), strict=True):
-                axes.barh(place, share, left=left, height=0.62, color=_ink(theme, colour))
+                axes.barh(place, share, left=left, height=0.62, color=FAMILIES[colour].on(theme))
                 left += share
             said.append(f"{one.name} {shares[0]:.0f}/{shares[1]:.0f}/{shares[2]:.0f}")
-        handles = [axes.barh(-5, 0, color=_ink(theme, colour)) for colour in ("hakmem", "LEAN FREE", "system")]
+        handles = [axes.barh(-5, 0, color=FAMILIES[colour].on(theme)) for colour in ("hakmem", "LEAN FREE", "system")]
         _legend(axes, handles, ["by its thread", "by another one", "never"])
         axes.set(xlabel="% of blocks freed ...", xlim=(0, 100))
         return f"Stacked bars, % of blocks freed by their thread/by another/never: {', '.join(said)}."
@@ -294,7 +296,7 @@ def _shares(table: pd.DataFrame, names: Sequence[str]) -> Draw:
             look, hollow = FAMILIES[line["family"]], line["allocator"] == "hakmem"
             reach = [[line["percent"] - max(line["low"], least)], [min(line["high"], most) - line["percent"]]]
             axes.errorbar(line["percent"], names.index(line["trace"]) + shift, xerr=reach, fmt=look.marker, ms=4.5,
-                          color=_ink(theme, line["family"]), fillstyle="none" if hollow else "full", elinewidth=0.8,
+                          color=look.on(theme), fillstyle="none" if hollow else "full", elinewidth=0.8,
                           label=line["allocator"])  # fmt: skip
         handles, labels = axes.get_legend_handles_labels()
         each = dict(zip(labels, handles, strict=True))

@@ -14,13 +14,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from pydantic import Field, model_validator
 
-from hakmem import epochs, soak
+from hakmem import epochs, soak, stats
 from hakmem.builds import gates
 from hakmem.drivers import Profile
 from hakmem.figure import Figure, Theme, panel
-from hakmem.plots import Look, looks_of
+from hakmem.plots import looks_of
 from hakmem.soak import Analysis
-from hakmem.stats import BASELINE, BASELINE2
 from hakmem.study import STUDY, CampaignSpec, Parameters
 from hakmem.verdict import SYSCALLS_PER_OP, Word
 
@@ -66,8 +65,7 @@ class SoakSpec(Parameters):
         """Return the sweep that answers it."""
         seconds = 60 * self.minutes
         work = f"soak:ws={self.ws},seconds={seconds:g},epoch_seconds={min(5.0, seconds / EPOCHS):g}"
-        same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed"})
-        return CampaignSpec.checked({**same, **PAIR, "workloads": [work], "allocators": "hakmem"})
+        return CampaignSpec.checked({**self.shared(), **PAIR, "workloads": [work], "allocators": "hakmem"})
 
 
 def presets() -> pd.DataFrame:
@@ -107,6 +105,7 @@ def table(rows: pd.DataFrame, ledger: Path) -> pd.DataFrame:
 def _soaks(rows: pd.DataFrame, ledger: Path) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """Return the soaks with their epochs; one that ended badly may have none."""
     good = rows[rows["workload"].str.startswith("soak")].sort_values("order")
+    good = good.assign(key=stats.keys(good))
     told = [ledger.parent / str(name) if isinstance(name, str) else None for name in good["series"]]
     empty = pd.DataFrame(columns=epochs.COLUMNS, dtype=float)
     read = [pd.read_parquet(path) if path is not None and path.is_file() else empty for path in told]
@@ -196,11 +195,12 @@ def speed(rows: pd.DataFrame, ledger: Path) -> Figure:
 
     def draw(axes: Axes, theme: Theme) -> str:
         end = _lines(axes, theme, rows, seen, lambda told: told["ops_per_s"] / 1e6)
+        looks = looks_of(rows)
         for at, (row, told) in enumerate(seen):
             rates = told["ops_per_s"].dropna() / 1e6
             if len(rates):
                 low, mid, high = np.percentile(rates, [10, 50, 90])
-                look = _look(rows, row)
+                look = looks[row["key"]]
                 style: dict[str, Any] = {
                     "fmt": look.family.marker,
                     "ms": 6,
@@ -252,11 +252,6 @@ def _resident(told: pd.DataFrame) -> pd.Series:
     return told["rss_mb"] - told["lazyfree_mb"].clip(lower=0).fillna(0)
 
 
-def _look(rows: pd.DataFrame, row: dict[str, Any]) -> Look:
-    key = {"baseline": BASELINE, "baseline2": BASELINE2}.get(row["role"], row["arm"])
-    return looks_of(rows)[key]
-
-
 def _lines(
     axes: Axes,
     theme: Theme,
@@ -266,9 +261,9 @@ def _lines(
 ) -> float:
     """Draw a line a soak; return where the last one ends."""
     longest = max((float(told["t_s"].max()) for _, told in seen if len(told)), default=1.0)
-    minutes = longest > 180
+    minutes, looks = longest > 180, looks_of(rows)
     for row, told in seen:
-        look = _look(rows, row)
+        look = looks[row["key"]]
         dashes = "--" if row["role"] == "baseline2" else "-"
         x = told["t_s"] / (60 if minutes else 1)
         axes.plot(x, of(told), dashes, color=look.colour(theme), lw=1.2, label=NAMES[row["role"]])

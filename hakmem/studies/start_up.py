@@ -3,8 +3,8 @@
 Figures come from the driver `start_up`: medians over the processes of a trial; intervals are over blocks.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -13,16 +13,15 @@ from pydantic import Field, field_validator
 
 from hakmem import stats
 from hakmem.drivers import Profile
-from hakmem.figure import Figure, Theme, log_axis, panel, write_names
+from hakmem.figure import Figure, Theme, log_axis, panel, write_ends
 from hakmem.plots import Look, looks_of
 from hakmem.stats import BASELINE, BASELINE2, Interval
-from hakmem.study import STUDY, CampaignSpec, Parameters
+from hakmem.study import STUDY, CampaignSpec, Parameters, listed
 from hakmem.verdict import Word
 
 __all__ = ["StartUpSpec", "at_rest", "first_allocations", "judge", "published", "survivors", "table", "times"]
 
 HOST = 1_000  # processes of a host, to which memory is extrapolated
-AT_ONCE: dict[Profile, int] = {"smoke": 20, "quick": 200, "full": HOST}
 SLOWER = 5.0  # percent of the time to ready that prewarm may cost
 MORE_KB = 64.0  # memory at rest that it may cost
 CLASSES = tuple(f"C{c}" for c in range(8))
@@ -41,30 +40,34 @@ class StartUpSpec(Parameters):
     """
 
     study: str = Field(default="start_up", pattern=STUDY)
-    processes: int | None = Field(default=None, ge=2, le=100_000)
+    SIZES: ClassVar[Mapping[Profile, Mapping[str, object]]] = {  # both parts of a quick one take under 5 minutes
+        "smoke": {"processes": 20},
+        "quick": {"processes": 200, "budget_minutes": 2},
+        "full": {"processes": HOST},
+    }
+    processes: int = Field(ge=2, le=100_000)
     container_mb: int = Field(default=64, ge=4, le=65536)
     bursts_mb: tuple[int, ...] = (40, 48, 52, 56, 60)
 
     @field_validator("bursts_mb", mode="before")
     @classmethod
-    def _bursts(cls, given: object) -> object:
-        return [given] if isinstance(given, int) else given
+    def _bursts(cls, given: object) -> list[object]:
+        return listed(given)
 
     @field_validator("bursts_mb")
     @classmethod
     def _ascending(cls, given: tuple[int, ...]) -> tuple[int, ...]:
-        if not given or list(given) != sorted(set(given)) or given[0] < 1:
+        if list(given) != sorted(set(given)) or given[0] < 1:
             raise ValueError("it takes growing amounts of MiB, such as [40, 48, 56]")
         return given
 
     def many(self) -> str:
         """Name the workload of many processes at once."""
-        return f"start_up:processes={self.processes or AT_ONCE[self.profile]}"
+        return f"start_up:processes={self.processes}"
 
     def _campaign(self, workloads: Sequence[str], prewarm: Sequence[str]) -> CampaignSpec:
-        same = self.model_dump(include={"study", "blocks", "budget_minutes", "profile", "seed"})
         swept = {"lean": (0, 1), "decommit": "DONTNEED", "target_mb": 10, "gates": {"SS_PREWARM": tuple(prewarm)}}
-        return CampaignSpec.checked({**same, **swept, "workloads": tuple(workloads)})
+        return CampaignSpec.checked({**self.shared(), **swept, "workloads": tuple(workloads)})
 
     def campaign(self) -> CampaignSpec:
         """Return the sweep of one process after the other, and of many at once."""
@@ -153,16 +156,10 @@ def judge(rows: pd.DataFrame) -> tuple[Word, list[str]]:
     word: Word = "NO-GO" if False in within else "INCONCLUSIVE" if None in within else "GO"
     return word, [
         f"Prewarm as it is by default (SuperSlabs reserved, not touched) changes the time from start to ready by "
-        f"{_span(slower, '%')} and takes {_span(more, 'KiB')} a process.",
+        f"{slower.words()} and takes {more.words('KiB')} a process.",
         *_touched(one, many),
         f"The line: under {SLOWER:g} % of the time and under {MORE_KB:g} KiB, with the whole interval.",
     ]
-
-
-def _span(found: Interval, unit: str) -> str:
-    if not np.isfinite(found.low + found.high) or found.high - found.low > 1e4:
-        return f"{found.estimate:+.1f} {unit} (interval unbounded: too few blocks)"
-    return f"{found.estimate:+.1f} {unit} ({found.low:+.1f} to {found.high:+.1f})"
 
 
 def _touched(one: pd.DataFrame, many: pd.DataFrame) -> list[str]:
@@ -270,11 +267,11 @@ def first_allocations(rows: pd.DataFrame) -> Figure:
             ends.append((float(x[-1]), float(y[-1]), looks[key].name, looks[key].colour(theme)))
             words.append(f"{looks[key].name} {y[0]:,.0f} ns in C0, {float(np.median(y[1:])):,.0f} ns in the others")
         axes.set_xticks(range(len(CLASSES)), CLASSES)
-        axes.set_xlim(-0.4, len(CLASSES) + 1.6)
+        axes.set_xlim(-0.4, len(CLASSES) - 0.5)
         log_axis(axes.yaxis)
         axes.set_xlabel("Class (C0: 16 bytes ... C7: 2 KiB), in this order")
         axes.set_ylabel("First malloc and write (ns, log scale)")
-        write_names(axes, ends, theme)
+        write_ends(axes, ends)
         return "; ".join(words) + "."
 
     note = (
