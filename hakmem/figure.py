@@ -162,21 +162,22 @@ def _cell(value: Any) -> str:
 
 
 def panel(draw: Callable[[Axes, Theme], str], height: float, title: str) -> Panel:
-    """Draw one panel in every theme; `draw` returns the alternative text."""
-    title, svgs, alt = spoken(title), [], ""
-    for theme in THEMES:
-        with mpl.rc_context(_settings(theme)):
-            canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
-            FigureCanvasAgg(canvas)  # measures text, for `write_names`
-            axes = canvas.subplots()
-            axes.grid(visible=True)
-            canvas.suptitle("\n".join(textwrap.wrap(title, 52)), x=0.015, ha="left")
-            alt = draw(axes, theme)
-            sns.despine(ax=axes)
-            out = io.StringIO()
-            canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-        svgs.append(_slim(out.getvalue()))
-    return Panel(f"{title}. {alt}", *svgs)
+    """Draw one panel on light paper and repaint it for dark; `draw` returns the alternative text."""
+    title, (light, dark) = spoken(title), THEMES
+    with mpl.rc_context(_settings(light)):
+        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasAgg(canvas)  # measures text, for `write_names`
+        axes = canvas.subplots()
+        axes.grid(visible=True)
+        canvas.suptitle("\n".join(textwrap.wrap(title, 52)), x=0.015, ha="left")
+        alt = draw(axes, light)
+        sns.despine(ax=axes)
+        out = io.StringIO()
+        canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    svg = _slim(out.getvalue())
+    repainted = dict(zip(vars(light).values(), vars(dark).values(), strict=True))
+    repainted |= {look.light: look.dark for look in FAMILIES.values()}
+    return Panel(f"{title}. {alt}", svg, re.sub(r"#[0-9a-f]{6}\b", lambda hue: repainted.get(hue[0], hue[0]), svg))
 
 
 def _settings(theme: Theme) -> Any:
@@ -235,7 +236,9 @@ def write_names(
     canvas = axes.get_figure(root=True)
     assert canvas is not None and isinstance(canvas.canvas, FigureCanvasAgg)
     renderer = canvas.canvas.get_renderer()  # type: ignore[no-untyped-call]
-    canvas.draw_without_rendering()
+    if (layout := canvas.get_layout_engine()) is not None:
+        layout.execute(canvas)
+        canvas.set_layout_engine("none")  # names stand where things are now
     frame, size = axes.get_window_extent(renderer), 7 * canvas.dpi / 72
 
     def towards(distance: int, degrees: int) -> tuple[float, float, Side]:

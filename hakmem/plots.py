@@ -521,6 +521,7 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
         axes.set_yticks(range(len(summary)), [looks[str(k)].name for k in summary.index])
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("System calls an operation (log scale)")
+        log_axis(axes.xaxis)
         words = ", ".join(f"{looks[str(k)].name} {line['median']:.2g}" for k, line in summary.iterrows())
         return f"Calls an operation: {words}. Budget {budget:g}."
 

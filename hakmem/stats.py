@@ -7,6 +7,7 @@ read.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,10 +70,13 @@ def usable(rows: pd.DataFrame) -> pd.DataFrame:
     Where an arm would be left with fewer than two such trials of a workload (a machine that is never quiet), the
     spoiled ones of that workload count after all: wide intervals tell more than none.
     """
-    good = (rows["status"] == "ok") & ~spoiled(rows)
+    ended = rows["status"] == "ok"
+    good = ended & ~spoiled(rows)
+    if good.equals(ended):
+        return rows[ended]
     arms = [rows[name] for name in ("host", "workload", "arm", "role")]
     fewest = good.groupby(arms).transform("sum").groupby(arms[:2]).transform("min")
-    return rows[(rows["status"] == "ok") & (good | (fewest < 2))]
+    return rows[ended & (good | (fewest < 2))]
 
 
 def spoiled(rows: pd.DataFrame) -> pd.Series:
@@ -232,11 +236,17 @@ def permutation_p(x: npt.ArrayLike, draws: int = 20_000, seed: int = 1) -> float
     Exact up to 15 blocks; beyond, Monte Carlo with the observed pattern counted in (so that p is never 0).
     """
     x = np.asarray(x, dtype=float)
-    if x.size <= EXACT_FLIPS:
-        signs = 1.0 - 2.0 * ((np.arange(2**x.size)[:, None] >> np.arange(x.size)) & 1)
-        return float(np.mean(np.abs(signs @ x) >= abs(x.sum()) * (1 - 1e-12)))
-    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, x.size))
-    return float((1 + np.sum(np.abs(signs @ x) >= abs(x.sum()) * (1 - 1e-12))) / (1 + draws))
+    exact = x.size <= EXACT_FLIPS
+    beyond = np.abs(_flips(x.size, 0 if exact else draws, seed) @ x) >= abs(x.sum()) * (1 - 1e-12)
+    return float(beyond.mean()) if exact else float((1 + beyond.sum()) / (1 + draws))
+
+
+@functools.lru_cache(maxsize=4)  # the arms of a study have as many blocks each
+def _flips(n: int, draws: int, seed: int) -> Array:
+    """Patterns of signs, shape (patterns, n): so many drawn, or all of them for 0."""
+    if draws:
+        return np.random.default_rng(seed).choice((-1.0, 1.0), size=(draws, n))
+    return np.asarray(1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1), dtype=np.float64)
 
 
 def hodges_lehmann(x: npt.ArrayLike) -> float:

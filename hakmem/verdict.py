@@ -256,12 +256,12 @@ def lean(rows: pd.DataFrame, target_mb: float = 10, alpha: float = 0.05) -> list
     """
 
     def judge(cell: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[Ruling, Interval]]:
-        speed = stats.wide(cell, "ops_per_s")
+        speed, memory = (stats.wide(cell, name) for name in ("ops_per_s", memory_of(str(cell["workload"].iloc[0]))))
         ratios = {arm: stats.log_ratios(speed, arm) for arm in arms}
         levels = stats.holm_levels([stats.p_beyond(x, LOSS) for x in ratios.values()], alpha)
         return {
             arm: (
-                _rule_lean(cell, arm, target_mb, ratios[arm], float(level)),
+                _rule_lean(cell, memory, arm, target_mb, ratios[arm], float(level)),
                 stats.interval(ratios[arm], float(level)),
             )
             for arm, level in zip(arms, levels, strict=True)
@@ -270,10 +270,11 @@ def lean(rows: pd.DataFrame, target_mb: float = 10, alpha: float = 0.05) -> list
     return _verdicts(rows, judge, "ops_per_s")
 
 
-def _rule_lean(cell: pd.DataFrame, arm: str, target_mb: float, speed: stats.Array, level: float) -> Ruling:
-    """Apply the rules from NOT-APPLICABLE on; crash and run-away were looked at before."""
+def _rule_lean(
+    cell: pd.DataFrame, table: pd.DataFrame, arm: str, target_mb: float, speed: stats.Array, level: float
+) -> Ruling:
+    """Apply the rules from NOT-APPLICABLE on; `table` has the memory that counts, `speed` the arm's log ratios."""
     column = memory_of(str(cell["workload"].iloc[0]))
-    table = stats.wide(cell, column)
     target = _target(cell[cell["arm"] == arm], target_mb)
     what = "peak RSS" if column == "peak_rss_mb" else "RSS left"
     logs = {name: stats.over_layouts(np.log(table[name].dropna())) for name in (BASELINE, arm) if name in table}
@@ -376,8 +377,8 @@ def _verdicts(
     verdicts = []
     for (host, workload), cell in rows.groupby(["host", "workload"], sort=False):
         arms = list(dict.fromkeys(cell.loc[cell["role"] == "arm", "arm"]))
-        base = cell[cell["role"] == "baseline"]
-        table = stats.wide(cell, metric)
+        base, both = cell[cell["role"] == "baseline"], cell[cell["role"].isin(["baseline", "baseline2"])]
+        table, memory = stats.wide(cell, metric), stats.wide(cell, memory_of(str(workload)))
         floor = 100 * math.expm1(stats.noise_floor(table))
         for arm, (ruling, effect) in judge(cell, arms).items():
             mine = cell[(cell["arm"] == arm) & (cell["role"] == "arm")]
@@ -385,8 +386,8 @@ def _verdicts(
             if calls and (calls.word == "NO-GO" or ruling.word == "GO"):
                 ruling = calls
             ruling = _crash(mine) or ruling
-            bite, words = gate_bite(mine, cell[cell["role"].isin(["baseline", "baseline2"])])
-            memory = stats.log_ratios(stats.wide(cell, memory_of(str(workload))), arm)
+            bite, words = gate_bite(mine, both)
+            saved = stats.log_ratios(memory, arm)
             laid_out = mine["layout"].nunique()
             blocks = int(mine["block"].nunique()) if laid_out else effect.n
             more = None if ruling.total_blocks is None else max(1, ruling.total_blocks - effect.n)
@@ -400,7 +401,7 @@ def _verdicts(
                     rule=ruling.rule,
                     because=ruling.because + (f"; {_moves(spread)}" if spread else ""),
                     effect=effect.percent(),
-                    memory=stats.interval(memory).percent() if memory.size else None,
+                    memory=stats.interval(saved).percent() if saved.size else None,
                     floor=floor,
                     blocks=blocks,
                     # a further layout takes as many blocks as those there are
