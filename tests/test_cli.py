@@ -160,6 +160,10 @@ def test_the_help_lists_every_command_and_imports_none() -> None:
         assert done.stderr.strip() == "", command
 
 
+def test_the_help_keeps_brackets() -> None:
+    assert "a list as [a, b]" in call("report", "--help")
+
+
 def test_doctor_tells_machine_findings_and_allocators() -> None:
     data = json.loads(call("doctor", "--json"))
     assert data["machine"]["kernel"] == os.uname().release

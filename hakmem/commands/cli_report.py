@@ -17,7 +17,7 @@ app = typer.Typer()
 @app.command("report")
 def make_report(
     notebook: Annotated[str, typer.Argument(help="Name of a notebook: 20_lean_sweep.")],
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="key=value; a list as [a, b].")] = None,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help=r"key=value; a list as \[a, b].")] = None,
     profile: Annotated[str | None, typer.Option(help="The same as -p profile=...")] = None,
     output: Annotated[Path | None, typer.Option(help="The HTML file; reports/ by default.")] = None,
     as_json: console.Json = False,

@@ -50,10 +50,7 @@ def record(
         {"status": done.status, "traces": told},
         as_json,
         lambda: _show(told[0]),
-        lambda: console.table(
-            ["trace", "events", "peak live", "command"],
-            [(one["file"], one["events"], one["peak_bytes"], " ".join(one["origin"]["command"])) for one in told],
-        ),
+        lambda: _show_all(told) if len(told) > 1 else None,
         lambda: console.next_step(f"hakmem run --arm hakmem --arm system --workload trace:{target}"),
     )
     if done.status:
@@ -186,6 +183,12 @@ def convert(
     else:
         imports.convert(source, target, form)
     console.say(str(target))
+
+
+def _show_all(told: list[dict[str, Any]]) -> None:
+    columns = ["trace", "events", "peak live, bytes", "command"]
+    counts = [(one["file"], f"{one['events']:,}", f"{one['peak_bytes']:,}", one["origin"]["command"]) for one in told]
+    console.table(columns, [(*row, " ".join(command)) for *row, command in counts])
 
 
 def _show_cost(command: list[str], pairs: int, as_json: bool) -> None:
