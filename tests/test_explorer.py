@@ -27,6 +27,12 @@ def test_a_chart_orders_arms_and_says_which_is_best(table: pd.DataFrame) -> None
     assert fastest.table["arm"].iloc[0] == "hakmem (A)" and "most throughput" in fastest.panels[0].alt
 
 
+def test_the_second_baseline_is_never_the_better_arm(table: pd.DataFrame) -> None:
+    faster = table.assign(mops=table["mops"].where(table["role"] != "baseline2", 2 * table["mops"]))
+    found = chart(faster, "ramp", ["hakmem (A)", "hakmem (A')", "system"], THROUGHPUT)
+    assert found.table["arm"].iloc[0] == "hakmem (A')" and "hakmem (A) has the most throughput" in found.panels[0].alt
+
+
 def test_no_arm_is_a_sentence_and_no_workload_an_error(table: pd.DataFrame) -> None:
     assert "ramp has no peak RSS of these arms" in chart(table, "ramp", [], PEAK).html()
     with pytest.raises(

@@ -91,6 +91,29 @@ def test_a_crash_of_the_baseline_leaves_a_page() -> None:
     assert "no memory that could be told" in page.prices(verdict.prices(table)).text
 
 
+def test_threats_are_those_of_every_sweep(table: pd.DataFrame, tmp_path: Path) -> None:
+    asked = {"workloads": "ramp", "allocators": "hakmem", "profile": "smoke"}
+    first = planning.plan(CampaignSpec.checked(asked), ledger=tmp_path / "none.jsonl")
+    second = first.model_copy(update={"missing": {"tcmalloc": "install it"}, "left_out": ("mimalloc: no time",)})
+    calm = campaign.Done(ledger=first.ledger, measured=1, reused=0, spoiled_blocks=1, stopped=None)
+    cut = calm.model_copy(update={"spoiled_blocks": 2, "stopped": "the budget of 2 min is spent"})
+    text = page.threats(table.iloc[:0], [first, second], [calm, cut]).text
+    assert f"A sweep of {second.trials} trials ended early: the budget of 2 min is spent." in text
+    assert "trial was spoiled: 3;" in text and "tcmalloc. install it" in text and "mimalloc: no time" in text
+    assert text.count("Merged: ") == len(first.merged) and page.plan(first, second).text.count("<details>") == 2
+
+
+def test_a_page_is_called_what_its_first_heading_says() -> None:
+    cells = [
+        new_code_cell("# no heading"),
+        new_markdown_cell("In words.\n# Does it pay?\n"),
+        new_markdown_cell("# Other"),
+    ]
+    assert page.title(new_notebook(cells=cells)) == "Does it pay?" and page.title(new_notebook()) == ""
+    text = page.document("a <b>", "<p>body</p>")
+    assert text.count("a &lt;b&gt;") == 2 and "default-src 'none'" in text and "<p>body</p>" in text and "--ink" in text
+
+
 def test_findings_are_those_of_the_machine_that_measured(tmp_path: Path) -> None:
     trials, ledger = study(blocks=2), tmp_path / "study.jsonl"
     there = machine.probe("bench-1").model_dump(mode="json") | {"thp": "always", "swap_mib": 4321, "build": "b1"}

@@ -5,9 +5,12 @@ import re
 from collections.abc import Callable
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 import pytest
 from ledgers import ARMS, LEAN, WORKLOADS, rows, study, trial
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
 
 from hakmem import figure, plots, verdict
 from hakmem.figure import FAMILIES, THEMES, Figure
@@ -100,6 +103,48 @@ def test_run_order_marks_spoiled_and_failed_trials() -> None:
     chart = plots.run_order(rows(trials))
     assert f"{len(trials) - 2} good trials, 1 failed, 1 spoiled" in chart.panels[0].alt
     assert "stolen CPU time 12 %" in set(chart.table["spoiled"])
+
+
+def test_a_trial_that_ran_once_is_held_against_nothing() -> None:
+    twice = [t for t in study(blocks=2) if t.workload == "ramp"]
+    alone = [trial("system", "peer", "ramp", 0, 5.0, 9.0), trial("system", "peer", "mixed:ws=400", 0, 5.0, 9.0)]
+    drawn = plots.run_order(rows([t for t in twice if t.arm != "system"] + alone))
+    shown = drawn.table.set_index("arm")["% of median"]
+    assert set(drawn.table["workload"]) == {"ramp"} and pd.isna(shown["system"]) and shown.drop("system").notna().all()
+    assert f"{len(shown) - 1} good trials" in drawn.panels[0].alt
+
+
+def test_the_forest_names_a_single_arm() -> None:
+    def said(speed: float) -> str:
+        arms = [
+            (*ARMS[0][:2], 1.0, 1.0, {}),
+            (*ARMS[1][:2], 1.0, 1.0, {}),
+            ("hakmem LEAN OFF", "arm", speed, 1.0, LEAN),
+        ]
+        return plots.forest(rows([t for t in study(blocks=8, arms=arms) if t.workload == "ramp"])).panels[0].alt
+
+    assert said(0.8).startswith("ramp: OFF is slower than the baseline.")
+    assert said(1.2).startswith("ramp: OFF is faster than the baseline.")
+    assert said(1.0).startswith("ramp: OFF is not told apart from the baseline.")
+
+
+def test_names_beside_lines_stand_apart_and_in_order() -> None:
+    canvas = Canvas(figsize=(4, 3), layout="constrained")
+    FigureCanvasAgg(canvas)
+    axes = canvas.subplots()
+    axes.set(xlim=(0, 1), ylim=(0, 100))
+    ends = [(1.0, y, f"line {y}", "#000000") for y in (50.0, 50.5, 51.0, 99.9, 100.0, 0.0)]
+    figure.write_ends(axes, ends)
+    at = {note.get_text(): note.get_position()[1] for note in axes.texts}
+    heights = [at[f"line {y}"] for y in (0.0, 50.0, 50.5, 51.0, 99.9, 100.0)]
+    apart = np.diff(heights) * axes.get_window_extent().height * 72 / canvas.dpi
+    assert (apart > 9).all() and min(heights) >= 0 and max(heights) <= 1
+    assert heights[2] == pytest.approx(0.505, abs=0.02)  # the middle one of three stays where its line ends
+
+
+def test_recorded_traces_have_short_names() -> None:
+    assert figure.spoken("trace:data/traces/gcc.trace.zst,repeat=10: so") == "trace:gcc: so"
+    assert figure.spoken("trace:mine.trace, mixed:ws=400") == "trace:mine, mixed:ws=400"
 
 
 def test_run_order_tells_a_trend() -> None:

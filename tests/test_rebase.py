@@ -10,7 +10,7 @@ from hakmem import paths
 from hakmem.builds.allocators import PEERS
 from hakmem.errors import BadParameter
 from hakmem.studies import rebase
-from hakmem.study import RebaseSpec
+from hakmem.study import BLOCKS, RebaseSpec
 
 ARMS: tuple[tuple[Any, ...], ...] = (
     ("mimalloc", "baseline", 1.0, 1.0, {}),
@@ -34,6 +34,22 @@ def test_every_build_is_held_to_every_other_allocator() -> None:
     assert "mixed:ws=400 108 %, mixed:ws=100000 108 %" in rebase.chart(table, "mimalloc").panels[0].alt
 
 
+def test_what_lies_beyond_the_chart_is_written_at_its_edge() -> None:
+    arms = tuple(("hakmem_minimal", "arm", 45.0, 1.0, {}) if one[0] == "hakmem_minimal" else one for one in ARMS)
+    drawn = rebase.chart(rebase.ratios(rows(study(blocks=4, arms=arms))), "mimalloc").panels[0]
+    assert "4,500 % →" in drawn.light or "4,4" in drawn.light and "% →" in drawn.light
+    assert drawn.alt.startswith("hakmem FAST is surely ahead of mimalloc on 4 of 4 workloads, surely behind on 0")
+    wide = rebase.ratios(rows(study(blocks=3, cv=0.3, arms=ARMS)))
+    assert "surely ahead of mimalloc on 0 of 4" in rebase.chart(wide, "mimalloc").panels[0].alt
+
+
+def test_equal_counts_are_said_to_be_equal() -> None:
+    line = {"workload": "pc", "loop": 23.5, "name": "hakmem", "allocator": 20.1}
+    counts = pd.DataFrame([line | {"arm": "hakmem"}, line | {"arm": "hakmem ALLOC_PASSDOWN_SSOT=1"}])
+    [panel] = rebase.instructions_chart(counts).panels
+    assert panel.alt.startswith("pc: every arm takes 20.1 instructions an op")
+
+
 def test_one_build_s_shares_stand_side_by_side() -> None:
     shown = rebase.overview(rebase.ratios(rows(study(blocks=8, arms=ARMS)))).set_index("workload")
     assert list(shown.columns) == ["mimalloc", "system"] and len(shown) == 4
@@ -55,6 +71,8 @@ def test_the_drivers_and_the_recorded_traces_are_asked() -> None:
     spec = RebaseSpec.checked({})
     assert {"mixed:ws=400", "larson", "trace:data/traces/node.trace.zst,repeat=10"} <= set(spec.workloads)
     assert sum(name.startswith("trace:") for name in spec.workloads) == len(list(paths.traces().glob("*.trace.zst")))
+    drivers = {name: {w.split(":")[0] for w in RebaseSpec.checked({"profile": name}).workloads} for name in BLOCKS}
+    assert drivers["quick"] == drivers["full"] > drivers["smoke"]  # a quick one asks the same, for less
     with pytest.raises(BadParameter, match="workload 'idle' has no length to grow"):
         RebaseSpec.checked({"counted": "idle"})
 

@@ -97,3 +97,9 @@ def test_what_was_not_measured_is_none() -> None:
     assert today[("peak_rss", "mimalloc")] is None and today[("expected_data", "1M x 16 B")] == 23.0
     told = reserve.battle(held().assign(extra=[{"live_kb": 2048.0}] * 6))
     assert told[("overhead_of_30.6_peak", "fragmentation")] is None and told[("expected_data", "1M x 16 B")] == 2.0
+
+
+def test_a_setting_that_never_ran_is_no_gain() -> None:
+    dead = {name: table.assign(status="killed", ops_per_s=None) for name, table in swept(0.1).items()}
+    assert reserve.judge(reserve.trade(dead)) == ("INCONCLUSIVE", ["No setting was measured beside its default."])
+    assert reserve.trade_chart(reserve.trade(dead)).panels == ()

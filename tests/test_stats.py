@@ -12,6 +12,13 @@ from hakmem import stats
 SIMULATIONS = 2000
 
 
+def test_an_interval_in_words() -> None:
+    assert stats.Interval(1.24, -0.31, 2.68, 0.95, "t", 9).words() == "+1.2 % (-0.3 to +2.7)"
+    assert stats.Interval(64, 60, 68, 0.95, "t", 9).words("KiB") == "+64.0 KiB (+60.0 to +68.0)"
+    assert stats.t_interval([3.0]).words() == "+3.0 % (interval unbounded: too few blocks)"
+    assert stats.t_interval([]).words() == "not measured"
+
+
 def rows(values: dict[str, list[float]], metric: str = "ops_per_s", **columns: object) -> pd.DataFrame:
     """Ledger rows of one workload from one list of figures an arm (one a block); `A` and `A'` are the baselines."""
     roles = {stats.BASELINE: "baseline", stats.BASELINE2: "baseline2"}
