@@ -221,7 +221,7 @@ def write_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
     apart = 10 / 72 * canvas.dpi / axes.get_window_extent().height * np.arange(len(ordered))
     free = np.clip(optimize.isotonic_regression(heights - apart).x, 0, max(0.0, 1 - apart[-1])) + apart
     for (x, y, text, colour), at in zip(ordered, free, strict=True):
-        leader = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkB": 4}
+        leader = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkB": 4, "relpos": (0, 0.5)}
         style: dict[str, Any] = {"fontsize": 8, "color": colour, "va": "center", "arrowprops": leader}
         axes.annotate(text, (x, y), (1.03, at), textcoords="axes fraction", annotation_clip=False, **style)
 
