@@ -155,6 +155,14 @@ def test_damage_of_the_compressed_form_is_refused(plain: Path, tmp_path: Path) -
         trace.read(packed)
 
 
+@pytest.mark.parametrize("name", ["copy.trace", "copy.trace.zst"])
+def test_a_damaged_trace_is_not_copied(plain: Path, tmp_path: Path, name: str) -> None:
+    plain.write_bytes(CASES["event bit"][0](plain.read_bytes()))
+    with pytest.raises(BadTrace, match="its events do not match their checksum"):
+        trace.copy(plain, tmp_path / name)
+    assert list(tmp_path.iterdir()) == [plain]
+
+
 def test_a_compressed_bomb_is_not_unpacked(plain: Path, tmp_path: Path) -> None:
     bomb, packed = tmp_path / "bomb", tmp_path / "bomb.trace.zst"
     bomb.write_bytes(plain.read_bytes() + bytes(64 << 20))

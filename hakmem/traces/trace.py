@@ -306,19 +306,24 @@ def pack(plain: Path, target: Path, told: Told | None = None) -> None:
 
 
 def copy(source: Path, target: Path, told: Told | None = None) -> None:
-    """Copy a trace, packed or unpacked as the ending of the target's name says.
+    """Copy a trace that is whole, packed or unpacked as the ending of the target's name says.
 
     Parameters
     ----------
     source, target : Path
     told : callable, optional
         Called with bytes done and bytes in all.
+
+    Raises
+    ------
+    BadTrace
+        As `read` does.
     """
+    read(source)
     plain = unpacked(source)
     if target.suffix == ".zst":
         pack(plain, target, told)
         return
-    read_header(plain)
     with plain.open("rb") as file, _scratch(target) as out:
         _pour(file, out, told)
 
