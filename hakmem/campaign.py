@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from hakmem import epochs, planning, sample, stats, store, verdict
@@ -28,6 +29,7 @@ from hakmem.workload import Workload
 
 ALPHA = 0.05
 Judge = Callable[[pd.DataFrame, float], list[Verdict]]
+Watch = Callable[[Arm, pd.DataFrame], None]
 
 
 class Done(BaseModel):
@@ -45,7 +47,7 @@ class Done(BaseModel):
     undecided: tuple[str, ...] = ()
 
 
-def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
+def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None, watch: Watch | None = None) -> Done:
     """Measure what the ledger does not hold yet; stopped at any moment it loses at most the trial in flight.
 
     A block in which a trial was spoiled is run once more, as a further block. The study ends early, between blocks,
@@ -58,6 +60,8 @@ def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
         Show no progress.
     judge : callable, optional
         Makes the verdicts that `until_decided` waits for, of rows and an alpha; `verdict.judge` by default.
+    watch : callable, optional
+        Told the epochs so far of a soak that runs, whenever there is a new one and a core is free to look.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def run(made: Plan, *, quiet: bool = False, judge: Judge | None = None) -> Done:
         Another process writes the ledger, or it cannot be written.
     """
     with Ledger(made.ledger) as ledger:
-        session = Session(made, ledger, quiet, judge)
+        session = Session(made, ledger, quiet, judge, watch)
         try:
             return session.measure_all()
         finally:
@@ -132,8 +136,10 @@ class Session:
 
     hands = 1
 
-    def __init__(self, made: Plan, ledger: Ledger, quiet: bool, judge: Judge | None) -> None:
-        self.plan, self.ledger, self.judge = made, ledger, judge
+    def __init__(
+        self, made: Plan, ledger: Ledger, quiet: bool, judge: Judge | None, watch: Watch | None = None
+    ) -> None:
+        self.plan, self.ledger, self.judge, self.watch = made, ledger, judge, watch
         self.most = made.looks[-1]
         self.goal = dict.fromkeys((work.text for work in made.workloads), made.spec.blocks)
         self.undecided: dict[str, str] = {}
@@ -228,7 +234,7 @@ class Session:
             self.provenance = known.id
         for position, key in enumerate(self.plan.keys(work, block)):
             if key not in self.ledger.keys:
-                made = measure(self.plan, work, block, position, self.provenance)
+                made = measure(self.plan, work, block, position, self.provenance, self.watch)
                 self.take(made.model_copy(update={"order": len(self.ledger.trials)}))
 
     def take(self, made: Trial) -> None:
@@ -247,7 +253,9 @@ class Session:
         self.progress.step(self.measured, self.measured + sum(self.left.values()), min(eta_s, budget_s), what)
 
 
-def measure(made: Plan, work: Workload, block: int, position: int, provenance: str) -> Trial:
+def measure(
+    made: Plan, work: Workload, block: int, position: int, provenance: str, watch: Watch | None = None
+) -> Trial:
     """Run one trial of a plan and make its row; its series is saved beside the ledger.
 
     Parameters
@@ -259,6 +267,8 @@ def measure(made: Plan, work: Workload, block: int, position: int, provenance: s
         Which trial.
     provenance : str
         What the row says of where it comes from, see `origin`.
+    watch : callable, optional
+        As for `run`.
 
     Returns
     -------
@@ -269,8 +279,11 @@ def measure(made: Plan, work: Workload, block: int, position: int, provenance: s
     placed = arm.laid_out(layout)
     shift = padding_of(made.spec.seed, block)
     series = Path(f"{made.ledger.stem}.series", f"{key}.parquet")
-    watches = _in_epochs if work.driver == "soak" else _sampled
-    outcome, saved = watches(made.build, placed, work, shift, made.ledger.parent / series)
+    beside = made.ledger.parent / series
+    if work.driver == "soak":
+        outcome, saved = _in_epochs(made.build, placed, work, shift, beside, watch)
+    else:
+        outcome, saved = _sampled(made.build, placed, work, shift, beside)
     return store.row(
         outcome,
         placed,
@@ -295,16 +308,25 @@ def _sampled(build: Build, arm: Arm, work: Workload, shift: int, series: Path) -
     return outcome, sampler is not None and sampler.write(series)
 
 
-def _in_epochs(build: Build, arm: Arm, work: Workload, shift: int, series: Path) -> tuple[Outcome, bool]:
+def _in_epochs(
+    build: Build, arm: Arm, work: Workload, shift: int, series: Path, watch: Watch | None
+) -> tuple[Outcome, bool]:
     """Run a soak: it tells its epochs itself, and they are its series."""
     with tempfile.TemporaryDirectory(prefix="hakmem-epochs-") as scratch:
         csv = Path(scratch, "epochs.csv")
-        outcome = trial(build, arm, work.model_copy(update={"args": (*work.args, f"--csv={csv}")}), padding=shift)
+        file = epochs.Growing(csv)
+
+        def tick(_: int) -> None:
+            if watch and file.grows():
+                watch(arm, epochs.read(csv))
+
+        written = work.model_copy(update={"args": (*work.args, f"--csv={csv}")})
+        watched = watch is not None and sample.use(work.threads)
+        outcome = trial(build, arm, written, padding=shift, tick=tick if watched else None)
         told = epochs.read(csv) if csv.exists() else pd.DataFrame()
     if told.empty:
         return outcome, False
-    series.parent.mkdir(parents=True, exist_ok=True)
-    told.to_parquet(series, index=False)
+    sample.write(pa.Table.from_pandas(told, preserve_index=False), series)
     return outcome, True
 
 

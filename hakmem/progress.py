@@ -128,8 +128,12 @@ def show(*, quiet: bool = False, here: bool = False) -> Progress:
         return Silent()
     if (path := os.environ.get(FILE)) and not here:
         return HandedOn(path)
-    in_notebook = type(sys.stdout).__module__.startswith("ipykernel")
-    return Bar() if in_notebook or sys.stderr.isatty() else Lines()
+    return Bar() if in_notebook() or sys.stderr.isatty() else Lines()
+
+
+def in_notebook() -> bool:
+    """Tell whether this process is the kernel of a notebook."""
+    return type(sys.stdout).__module__.startswith("ipykernel")
 
 
 def clock(seconds: float) -> str:

@@ -56,15 +56,25 @@ class Sampler:
         """
         if not self.t_s:
             return False
-        table = pa.table({"t_s": pa.array(self.t_s, pa.float64()), "rss_kb": pa.array(self.rss_kb, pa.int64())})
-        scratch = path.with_suffix(".tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(table, scratch, compression="zstd")
-            scratch.replace(path)
-        except OSError as error:
-            raise LedgerError(f"cannot write the series {path}: {error.strerror or error}") from error
+        write(pa.table({"t_s": pa.array(self.t_s, pa.float64()), "rss_kb": pa.array(self.rss_kb, pa.int64())}), path)
         return True
+
+
+def write(series: pa.Table, path: Path) -> None:
+    """Save a series as Parquet, whole or not at all.
+
+    Raises
+    ------
+    LedgerError
+        The file cannot be written.
+    """
+    scratch = path.with_suffix(".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(series, scratch, compression="zstd")
+        scratch.replace(path)
+    except OSError as error:
+        raise LedgerError(f"cannot write the series {path}: {error.strerror or error}") from error
 
 
 def _resident_pages(pid: int) -> int:

@@ -205,15 +205,14 @@ class _Written:
     """The epochs that a driver writes to its CSV, and what is seen of its memory from outside where a core is free."""
 
     def __init__(self, csv: Path, sampled: bool) -> None:
-        self._csv, self._size = csv, 0
+        self._csv, self._file = csv, epoch_files.Growing(csv)
         self._sampler = sample.Sampler() if sampled else None
 
     def grows(self, pid: int) -> bool:
         """Take a sample; tell whether there is a further epoch."""
         if self._sampler is not None:
             self._sampler.tick(pid)
-        before, self._size = self._size, self._csv.stat().st_size
-        return self._size > before > 0
+        return self._file.grows()
 
     def epochs(self) -> pd.DataFrame:
         """Return the whole lines; the last one may be half written."""

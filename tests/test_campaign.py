@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from test_planning import ARMS, plan
 
-from hakmem import campaign, epochs, soak, store, verdict
+from hakmem import campaign, epochs, sample, soak, store, verdict
 from hakmem.errors import LedgerError
 from hakmem.planning import Plan
 from hakmem.run import measuring_cpu
@@ -288,9 +289,13 @@ def test_an_interrupt_leaves_a_ledger_that_goes_on(tmp_path: Path) -> None:
 def test_a_soak_in_a_study_has_its_epochs_as_series(tmp_path: Path) -> None:
     work = "soak:ws=50,seconds=0.5,epoch_seconds=0.05"
     made = plan(tmp_path, blocks=1, workloads=[work], lean=[0], allocators=["hakmem"])
-    campaign.run(made, quiet=True)
+    seen: list[tuple[str, int]] = []
+    campaign.run(made, quiet=True, watch=lambda arm, told: seen.append((arm.label, len(told))))
     rows = campaign.rows(made)
     assert len(rows) >= 2 and set(rows["status"]) == {"ok"} and rows["series"].notna().all()
+    if sample.use(1):  # watched where a core is free: more and more epochs of each soak
+        assert len(seen) > len(rows) and {arm for arm, _ in seen} == {"hakmem"}
+        assert sum(later <= before for (_, before), (_, later) in pairwise(seen)) == len(rows) - 1
     for row in rows.to_dict("records"):
         told = pd.read_parquet(tmp_path / row["series"])
         assert list(told.columns) == epochs.COLUMNS and len(told) == row["extra"]["epochs"]

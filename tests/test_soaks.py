@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 from ledgers import rows as as_frame
 from ledgers import trial
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 from hakmem import epochs
 from hakmem.builds import arms, gates
@@ -113,3 +115,31 @@ def test_sizes_go_by_profile_and_wrong_ones_are_refused() -> None:
         SoakSpec.checked({"minutes": "long"})
     with pytest.raises(BadParameter, match="unknown parameter 'minute' .did you mean minutes"):
         SoakSpec.checked({"minute": 5})
+
+
+CELL = """
+import os
+import pandas as pd
+from hakmem import epochs
+from hakmem.builds import allocators, arms
+from hakmem.builds.build import build
+from hakmem.studies import soaks
+if {page}:
+    os.environ["HAKMEM_PROGRESS"] = os.devnull
+arm = arms.make(allocators.find("hakmem", build()), {{}})
+told = pd.DataFrame({{name: [5.0, 6, 7] for name in epochs.COLUMNS}}).assign(t_s=[1.0, 2, 3])
+live = soaks.Live(every_s=0)
+for count in (1, 2, 3):
+    live(arm, told.head(count))
+"""
+
+
+def test_a_running_soak_is_one_chart_that_is_drawn_anew(tmp_path: Path) -> None:
+    """In a kernel: the place of the first chart shows the last; a notebook made into a page shows none."""
+    cells = [new_code_cell(CELL.format(page=page)) for page in (False, True)]
+    done = NotebookClient(
+        new_notebook(cells=cells), timeout=100, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    (shown,) = done.cells[0].outputs
+    assert "3 s of this soak are over" in shown.data["text/html"] and "over 3 epochs" in shown.data["text/html"]
+    assert done.cells[1].outputs == []

@@ -5,25 +5,42 @@ nothing back. Points within one process are no independent trials: what is said 
 presets are compared within blocks.
 """
 
+import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from IPython.display import DisplayHandle
 from matplotlib.axes import Axes
 from pydantic import Field, model_validator
 
-from hakmem import epochs, soak, stats
+from hakmem import epochs, progress, soak, stats
 from hakmem.builds import gates
+from hakmem.builds.arms import Arm
 from hakmem.drivers import Profile
-from hakmem.figure import Figure, Theme, panel
+from hakmem.figure import FAMILIES, Figure, Theme, family, panel
 from hakmem.plots import looks_of
 from hakmem.soak import Analysis
 from hakmem.study import STUDY, CampaignSpec, Parameters
 from hakmem.verdict import SYSCALLS_PER_OP, Word
 
-__all__ = ["BALANCED", "PAIR", "SAFE", "SoakSpec", "judge", "memory", "presets", "published", "speed", "table"]
+__all__ = [
+    "BALANCED",
+    "PAIR",
+    "SAFE",
+    "Live",
+    "SoakSpec",
+    "judge",
+    "memory",
+    "presets",
+    "published",
+    "running",
+    "speed",
+    "table",
+]
 
 SAFE, BALANCED = "MIXED_TINYV3_C7_SAFE", "MIXED_TINYV3_C7_BALANCED"
 PAIR: dict[str, object] = {"lean": (0, 1), "decommit": "OFF", "target_mb": 10}  # what the two presets set, swept
@@ -242,6 +259,54 @@ def memory(rows: pd.DataFrame, ledger: Path) -> Figure:
     )
     columns = ["preset", "block", "first MB", "last MB", "peak MB", "slope KB/min", "low", "high", "drifts"]
     return Figure("Does memory drift?", note, (panel(draw, 3.2, f"Memory over time: {says}"),), soaked[columns])
+
+
+def running(arm: Arm, told: pd.DataFrame) -> Figure:
+    """Draw a soak while it runs: its speed and its memory up to the last epoch."""
+    look, resident, rates = (
+        FAMILIES[family(arm.allocator.name, dict(arm.gates))],
+        _resident(told),
+        told["ops_per_s"] / 1e6,
+    )
+    lines = (
+        (f"{arm.label}: {rates.median():.3g} Mops/s in the median epoch so far", rates, "Throughput (Mops/s)"),
+        (f"{arm.label}: {resident.iloc[-1]:.3g} MB in the last epoch", resident, "Resident, less LazyFree (MB)"),
+    )
+
+    def drawn(y: pd.Series, unit: str) -> Callable[[Axes, Theme], str]:
+        def draw(axes: Axes, theme: Theme) -> str:
+            axes.plot(told["t_s"], y, color=look.on(theme), lw=1.2, marker=look.marker, ms=3)
+            axes.set_ylim(bottom=0)
+            axes.set_xlabel("Time (s)")
+            axes.set_ylabel(unit)
+            return f"From {y.min():.3g} to {y.max():.3g} over {len(y)} epochs."
+
+        return draw
+
+    panels = tuple(panel(drawn(y, unit), 2.6, title) for title, y, unit in lines)
+    note = "The process that runs now, a mark an epoch (a single epoch has no interval)."
+    return Figure(f"{told['t_s'].iloc[-1]:.0f} s of this soak are over.", note, panels, told.tail(1))
+
+
+class Live:
+    """One chart in a notebook, drawn anew as epochs come in; nothing where the notebook is made into a page."""
+
+    def __init__(self, every_s: float = 2.0) -> None:
+        self._every_s, self._next = every_s, 0.0
+        self._shows = progress.in_notebook() and progress.FILE not in os.environ
+        self._place: DisplayHandle | None = None
+
+    def __call__(self, arm: Arm, told: pd.DataFrame) -> None:
+        """Show the epochs so far, no more often than every few seconds."""
+        if not self._shows or time.monotonic() < self._next:
+            return
+        chart = running(arm, told)
+        if self._place is None:
+            self._place = DisplayHandle()
+            self._place.display(chart)
+        else:
+            self._place.update(chart)
+        self._next = time.monotonic() + self._every_s
 
 
 def _by_preset(soaked: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
