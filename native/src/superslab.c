@@ -8,6 +8,7 @@
 
 #define META_STEP_UNITS ((size_t)1024)     /* records are made usable for 64 MiB of arena at a time */
 #define DIRECT_BYTES (32 * MIB)            /* spans of this size go back at once, in every mode */
+#define SUPERSLABS_LOOKED_AT 8             /* for room */
 #define HUGE_MIN_BYTES (4 * MIB)           /* smaller spans do not repay a huge page */
 
 unit *unit_table;
@@ -254,11 +255,16 @@ static int find_units(const SuperSlab *ss, unsigned k, unsigned align) {
     return at >= 0 ? at : find_bits(avail, k, align);
 }
 
+/* The fullest of a few that have room: the others may become empty, or keep room for what needs many units in a row. */
 static size_t find_within_one(unsigned k, unsigned align) {
-    int at;
-    for (SuperSlab *ss = partial; ss; ss = ss->next)
-        if ((at = find_units(ss, k, align)) >= 0) return ss_first_unit(ss) + (unsigned)at;
-    size_t i = find_empty();
+    const SuperSlab *best = NULL;
+    unsigned fullest = 0, looked = 0;
+    for (const SuperSlab *ss = partial; ss && looked < SUPERSLABS_LOOKED_AT; ss = ss->next) {
+        if (find_units(ss, k, align) < 0) continue;
+        looked++;
+        if (count_ones(ss->used) > fullest) best = ss, fullest = count_ones(ss->used);
+    }
+    size_t i = best ? (size_t)(best - table) : find_empty();
     if (i == SIZE_MAX) return SIZE_MAX;
     return ss_first_unit(&table[i]) + (i < top ? (unsigned)find_units(&table[i], k, align) : 0);
 }

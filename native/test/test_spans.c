@@ -48,6 +48,27 @@ static void contents_survive(void) {
     }
 }
 
+/* Blocks of a 64 KiB unit. One is freed in a SuperSlab, then most in another: the next block goes where less is free. */
+static void the_fullest_superslab_is_filled_first(void) {
+    enum { UNITS = 32, COUNT = 4 * UNITS };
+    static char *block[COUNT];
+    unsigned full = COUNT, other = COUNT; /* first blocks of two SuperSlabs that are all ours */
+    for (unsigned i = 0; i < COUNT; i++) CHECK((block[i] = A(malloc)(60000)));
+    for (unsigned i = 0; i + UNITS <= COUNT; i++) {
+        if ((uintptr_t)block[i] % (2 * MIB) != 0 || (uintptr_t)block[i + UNITS - 1] - (uintptr_t)block[i] >= 2 * MIB) continue;
+        if (full == COUNT) full = i;
+        else other = i;
+    }
+    CHECK(full < COUNT && other < COUNT);
+    char *freed = block[full + 7], *next;
+    A(free)(freed);
+    for (unsigned i = 1; i < UNITS; i++) A(free)(block[other + i]);
+    CHECK((next = A(malloc)(60000)) == freed);
+    block[full + 7] = next;
+    for (unsigned i = 0; i < COUNT; i++)
+        if (i <= other || i >= other + UNITS) A(free)(block[i]);
+}
+
 #ifndef HAK_PREFIXED /* a sanitizer's own memory would be in the figure */
 /* Without the moves the holes between spans stay resident: a quarter more than was ever held. Spans are whole SuperSlabs of 2 MiB. */
 static void no_more_is_resident_than_was_held(void) {
@@ -126,6 +147,8 @@ int main(int argc, char **argv) {
     else if (!pages_can_move()) SKIP(no_more_is_resident_than_was_held, "needs Linux 5.7");
     else RUN(no_more_is_resident_than_was_held);
 #endif
+    if (!hakmem_check) SKIP(the_fullest_superslab_is_filled_first, "the system's allocator has none");
+    else RUN(the_fullest_superslab_is_filled_first);
     RUN(contents_survive);
     return 0;
 }
