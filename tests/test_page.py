@@ -100,7 +100,12 @@ def test_threats_are_those_of_every_sweep(table: pd.DataFrame, tmp_path: Path) -
     text = page.threats(table.iloc[:0], [first, second], [calm, cut]).text
     assert f"A sweep of {second.trials} trials ended early: the budget of 2 min is spent." in text
     assert "trial was spoiled: 3;" in text and "tcmalloc. install it" in text and "mimalloc: no time" in text
-    assert text.count("Merged: ") == len(first.merged) and page.plan(first, second).text.count("<details>") == 2
+    assert (
+        text.count("Merged: ") == len(first.merged)
+        and page.plan(first, second).text.count("<details>")
+        == page.plan(first, second).text.count("<li>ramp</li>")
+        == 2
+    )
 
 
 def test_a_page_is_called_what_its_first_heading_says() -> None:

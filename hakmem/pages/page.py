@@ -21,7 +21,7 @@ from pydantic import JsonValue
 
 from hakmem import stats, store
 from hakmem.campaign import Done
-from hakmem.figure import table_html
+from hakmem.figure import spoken, table_html
 from hakmem.planning import Plan
 from hakmem.system import machine
 from hakmem.verdict import COLOURS, ICONS, Verdict, Word, overall
@@ -199,11 +199,7 @@ def verdicts(found: Sequence[Verdict]) -> Html:
             "floor": _floor(v),
             "blocks": v.blocks,
             "still needed": "" if v.blocks_needed is None else v.blocks_needed,
-            "did the gates bite?": v.bite_words
-            if v.bite
-            else f"NO: {v.bite_words}"
-            if v.bite is False
-            else v.bite_words,
+            "did the gates bite?": f"NO: {v.bite_words}" if v.bite is False else v.bite_words,
         }
         for v in found
     )
@@ -232,7 +228,8 @@ def plan(*made: Plan) -> Html:
 
 
 def _sweep(made: Plan) -> str:
-    lines = "".join(f"<li>{_esc(line)}</li>" for line in made.summary().splitlines())
+    asked = ", ".join(spoken(work.text) for work in made.workloads)
+    lines = "".join(f"<li>{_esc(line)}</li>" for line in (asked, *made.summary().splitlines()))
     arms = table_html(made.frame(), "The arms")
     return f"<ul>{lines}</ul><details><summary>The {len(made.arms)} arms</summary>{arms}</details>"
 

@@ -16,7 +16,7 @@ from hakmem.builds.allocators import FLAVOURS
 from hakmem.figure import FAMILIES, Figure, Theme, family, panel, spoken
 from hakmem.verdict import Word
 
-__all__ = ["BUILDS", "MILESTONES", "chart", "instructions_chart", "judge", "overview", "ratios"]
+__all__ = ["BUILDS", "MILESTONES", "chart", "instructions_chart", "judge", "overview", "ratios", "span"]
 
 MILESTONES = (50, 75, 90, 100, 115, 125)  # percent of the peer's throughput
 AS_FAST = 97.0  # percent that the interval's lower end has to reach
@@ -66,12 +66,15 @@ def ratios(rows: pd.DataFrame) -> pd.DataFrame:
 def overview(table: pd.DataFrame, build: str = "FAST") -> pd.DataFrame:
     """Put one build's shares side by side: a line a workload, a column a peer, `107 % (103 to 111)`."""
     mine = table[table["build"] == build]
-    span = [
-        f"{p:.0f} % ({low:.0f} to {high:.0f})" if high < 1e6 else f"{p:.0f} %"
-        for p, low, high in zip(mine["percent"], mine["low"], mine["high"], strict=True)
-    ]
-    shown = mine.assign(span=span).pivot(index="workload", columns="peer", values="span")
-    return shown.reindex(list(dict.fromkeys(mine["workload"]))).rename_axis(columns=None).reset_index()
+    spans = [span(*line) for line in zip(mine["percent"], mine["low"], mine["high"], strict=True)]
+    named = mine.assign(span=spans, workload=mine["workload"].map(spoken))
+    shown = named.pivot(index="workload", columns="peer", values="span")
+    return shown.reindex(list(dict.fromkeys(named["workload"]))).rename_axis(columns=None).reset_index()
+
+
+def span(percent: float, low: float, high: float) -> str:
+    """Say a share: `107 % (106 to 108)`; the ends of an interval over too few blocks say nothing."""
+    return f"{percent:.0f} %" + (f" ({low:.0f} to {high:.0f})" if high - low < stats.TELLING else "")
 
 
 def _keys(cell: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -94,14 +97,14 @@ def judge(table: pd.DataFrame, peer: str, build: str = "FAST") -> tuple[Word, li
         return "INCONCLUSIVE", [f"hakmem {build} and {peer} were not both measured."]
     as_fast, slower = mine[mine["low"] >= AS_FAST], mine[mine["high"] < AS_FAST]
     mean = math.exp(float(np.log(mine["percent"]).mean()))
-    ordered = mine.sort_values("percent")
+    ordered = mine.assign(workload=mine["workload"].map(spoken)).sort_values("percent")
     low, high = ordered.iloc[0], ordered.iloc[-1]
     word: Word = "NO-GO" if len(slower) else "GO" if len(as_fast) == len(mine) else "INCONCLUSIVE"
     return word, [
         f"hakmem {build} runs at {mean:.0f} % of {peer}'s throughput (geometric mean of {len(mine)} workloads).",
         f"Least on {low['workload']} ({low['percent']:.0f} %), most on {high['workload']} ({high['percent']:.0f} %).",
         f"As fast (95 % lower end at least {AS_FAST:g} %) on {len(as_fast)} workloads, surely slower on {len(slower)}"
-        + (f": {', '.join(slower['workload'])}." if len(slower) else ", undecided on the rest."),
+        + (f": {', '.join(map(spoken, slower['workload']))}." if len(slower) else ", undecided on the rest."),
         *(_reached(mine, milestone) for milestone in MILESTONES if (mine["low"] >= milestone).any()),
     ]
 

@@ -327,12 +327,11 @@ def reasons(rows: pd.DataFrame, found: Sequence[Portrait], peer: str) -> pd.Data
         share = line.iloc[0]
         sides = {name: _side(good[good["arm"] == arm]) for name, arm in (("hakmem", FAST), ("peer", peer))}
         fastest = str(good.groupby("arm")["ops_per_s"].median().idxmax())
-        span = f"{share['percent']:.0f} %" + f" ({share['low']:.0f} to {share['high']:.0f})" * bool(share["high"] < 1e6)
         records.append(
             {
                 "trace": one.name,
                 "fastest": fastest,
-                f"hakmem FAST of {peer}": span,
+                f"hakmem FAST of {peer}": rebase.span(share["percent"], share["low"], share["high"]),
                 "why": _why(share, sides, one, peer),
             }
             | {f"{what}, {name}": _plain(side[what]) for what in sides["peer"] for name, side in sides.items()}
