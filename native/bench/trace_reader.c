@@ -95,8 +95,8 @@ static void check_header(uint64_t size) {
                      header.version > TRACE_VERSION ? "newer" : "unknown", header.version, TRACE_VERSION);
     uint64_t told = sizeof header + (uint64_t)header.marks * TRACE_MARK_BYTES + header.text_bytes;
     if (header.event_bytes != sizeof(trace_event) || header.header_bytes % 4096 || told > header.header_bytes ||
-        header.header_bytes > 2 << 20 || header.marks > TRACE_MAX_MARKS || header.warm > header.events ||
-        header.events > UINT64_C(1) << 40 || header.slots > TRACE_MAX_SLOTS || header.threads < 1 ||
+        header.text_bytes > TRACE_MAX_TEXT || header.header_bytes > TRACE_MAX_TEXT + 4 * 4096 || header.marks > TRACE_MAX_MARKS ||
+        header.warm > header.events || header.events > UINT64_C(1) << 40 || header.slots > TRACE_MAX_SLOTS || header.threads < 1 ||
         header.threads > TRACE_MAX_THREADS)
         bench_refuse("%s is damaged: its header contradicts itself", path);
     uint32_t told_crc = header.header_crc;
