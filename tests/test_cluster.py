@@ -108,7 +108,7 @@ def sockets(process: Process) -> set[str]:
 
 def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(tmp_path: Path, start: Start) -> None:
     few = {"allocators": ["hakmem"], "decommit": ["OFF"], "target_mb": [10]}
-    made = plan(tmp_path, workloads=["mixed:ws=50,cycles=40000000"], blocks=3, **few)
+    made = plan(tmp_path, workloads=["mixed:ws=50,cycles=15000000"], blocks=3, **few)
     session = planner(start, tmp_path, made, "tcp://127.0.0.1:0")
     address = listening(tmp_path, session)
     one, two = worker(start, address, "one"), worker(start, address, "two")
@@ -173,8 +173,29 @@ def test_a_worker_that_would_measure_something_else_does_not_join(tmp_path: Path
     assert refused.wait(timeout=120) == ClusterError.exit_code
     said = (tmp_path / "1.err").read_text()
     assert "host other would measure something else: revision " in said and "0123abc there" in said
-    assert said.count("\n") == 1
+    assert said.count("\n") == 2  # where it looks, and why it ends
     assert not made.ledger.exists() or trials(made.ledger).empty
+
+
+def test_a_worker_lets_go_of_its_block_when_the_planner_is_gone(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    planning = planner(
+        start, tmp_path, plan(tmp_path, workloads=["mixed:ws=50,cycles=100000000000"]), "tcp://127.0.0.1:0"
+    )
+    working = worker(start, listening(tmp_path, planning), "one")
+
+    def measuring() -> list[psutil.Process]:
+        return [one for one in psutil.Process(working.pid).children() if one.name().startswith("bench_")]
+
+    (child,) = wait_for(measuring, planning, working)
+    planning.kill()
+    assert working.wait(timeout=120) == 0
+    assert not child.is_running()
+    assert not list((tmp_path / "scratch").glob("hakmem-[bw]*"))  # the block itself ended, in order
+    assert "Traceback" not in (tmp_path / "1.err").read_text()
 
 
 def test_an_address_that_is_taken_is_an_error(tmp_path: Path, start: Start) -> None:

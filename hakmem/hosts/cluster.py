@@ -24,6 +24,7 @@ from hakmem.campaign import Done, Judge, Session
 from hakmem.console import complain
 from hakmem.errors import ClusterError
 from hakmem.hosts.wire import BENCH, OFFER, QUIET, Address, Job, Offer, configure, offer, options
+from hakmem.hosts.worker import Host
 from hakmem.hosts.worker import block as run_block
 from hakmem.planning import Plan
 from hakmem.store import Ledger, Provenance, Trial
@@ -94,7 +95,7 @@ def _listening(where: Address, local: bool, session: "_Dealer", scratch: str) ->
                 "cls": Scheduler,
                 "options": {**listens, "dashboard": False, "plugins": (_Door(session.inbox),)},
             },
-            workers={session.plan.host: {"cls": Nanny, "options": here}} if local else {},
+            workers={session.plan.host: {"cls": Nanny, "options": here | {"worker_class": Host}}} if local else {},
             security=where.security,
         )
     except RuntimeError as error:

@@ -5,11 +5,14 @@ to the bytes of the allocators.
 """
 
 import asyncio
+import contextlib
 import functools
 import os
+import signal
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from distributed import Client, Worker, get_worker
 
@@ -21,11 +24,11 @@ from hakmem.hosts.wire import BENCH, OFFER, Address, Job, Offer, configure, iden
 from hakmem.planning import Plan
 from hakmem.store import Provenance
 from hakmem.study import CampaignSpec, ProgramSpec
-from hakmem.system import machine, turn
+from hakmem.system import machine, orphans, turn
 
-__all__ = ["PATIENCE_S", "block", "serve"]
+__all__ = ["PATIENCE_S", "Host", "block", "serve"]
 
-PATIENCE_S = 30.0  # for a planner to be there
+PATIENCE_S = 120.0  # for a planner to be there: it may be compiling first
 Send = Callable[[str, bytes | None], None]
 
 
@@ -53,6 +56,7 @@ def serve(where: Address, host: str | None = None) -> str:
     """
     name = machine.host_id(host)
     configure()
+    complain(f"looking for the sweep at {where.url}, {PATIENCE_S:.0f} s at most")
     offered = asyncio.run(_offered(where))
     _ready(offered.model_dump_json(), name)
     with tempfile.TemporaryDirectory(prefix="hakmem-worker-") as scratch:
@@ -75,10 +79,39 @@ async def _offered(where: Address) -> Offer:
     raise ClusterError(f"what listens at {where.url} is no `hakmem sweep --cluster`")
 
 
+class Host(Worker):
+    """A worker that lets go of its block when it has to end: nobody waits for that any more."""
+
+    leaving = False
+
+    async def close(self, *args: Any, **ways: Any) -> Any:
+        """End; what is being measured is killed, and nothing is said of it."""
+        self.leaving = True
+        ending = asyncio.ensure_future(super().close(*args, **ways))
+        while not ending.done():
+            for pid in orphans.children(os.getpid()):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.wait([ending], timeout=0.05)
+        return await ending
+
+    def send(self, session: str, record: str, series: bytes | None) -> None:
+        """Send a record under the session's topic.
+
+        Raises
+        ------
+        ClusterError
+            The worker is about to end, and a row made now would be that of a killed process.
+        """
+        if self.leaving:
+            raise ClusterError("the sweep has ended")
+        self.log_event(session, (record, series))
+
+
 async def _work(where: Address, name: str, scratch: str) -> None:
     try:
         ways = {"name": name, "nthreads": 1, "resources": BENCH, "memory_limit": 0, **options(where)}
-        async with Worker(where.url, local_directory=scratch, **ways) as worker:
+        async with Host(where.url, local_directory=scratch, **ways) as worker:
             complain(f"{name} measures for {where.url}; it ends with the study, or by Ctrl-C")
             await worker.finished()
     except RuntimeError as error:
@@ -93,7 +126,8 @@ def block(text: str) -> None:
     Records (JSON) and series (Parquet) are sent while the block runs, under the session's topic.
     """
     job, worker = Job.model_validate_json(text), get_worker()
-    _measure(job, str(worker.name), lambda *message: worker.log_event(job.offer.session, message))
+    assert isinstance(worker, Host)
+    _measure(job, str(worker.name), functools.partial(worker.send, job.offer.session))
 
 
 def _measure(job: Job, host: str, send: Send) -> None:
