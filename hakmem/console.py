@@ -49,7 +49,9 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[object]], title: str |
 
 def drawn(columns: Sequence[str], rows: Iterable[Iterable[object]], title: str | None = None) -> Table:
     """Return a table without frames; the first column is never broken."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    made = Table(
+        title=title and escape(title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for column in columns:
         made.add_column(column, overflow="fold", no_wrap=column == columns[0])
     for row in rows:

@@ -50,6 +50,8 @@ def test_hosts_have_tables_of_their_own(runs: Path) -> None:
     assert titles == [
         f"{work} on {host}" for work in store.load(runs / "fast.jsonl")["workload"].unique() for host in SPEEDS
     ]
+    with pytest.raises(LedgerError, match="no trials of host other: its hosts are fast, slow"):
+        call("show", "all", "--host", "other")
     alone = call("show", "all", "--host", "slow")
     assert " on slow" not in alone and " on fast" not in alone
     for work, cell in store.load(runs / "slow.jsonl", host="slow").groupby("workload"):

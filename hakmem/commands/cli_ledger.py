@@ -41,10 +41,14 @@ def show(
         )
         return
     path = _path(study)
-    rows = store.load(path, host=host, pool_hosts=True)
+    rows = store.load(path, pool_hosts=True)
+    hosts = sorted(rows["host"].unique())
+    if not hosts:
+        raise LedgerError(f"{path} holds no trials")
+    if host and host not in hosts:
+        raise LedgerError(f"{path} holds no trials of host {host}: its hosts are {', '.join(hosts)}")
+    rows = rows[rows["host"] == host] if host else rows
     rows = rows if everything else store.newest(rows)
-    if rows.empty:
-        raise LedgerError(f"{path} holds no trials" + (f" of host {host}" if host else ""))
     _export(rows, csv, parquet)
     plans = [record for record in store.records(path) if isinstance(record, store.Plan)]
     parts = [(part, _judged(part, baseline, plans)) for baseline, part in store.by_baseline(rows)]
