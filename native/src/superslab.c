@@ -493,6 +493,7 @@ size_t ss_span_alloc(size_t n, size_t align, size_t bytes, bool *zeroed) {
 
 /* SuperSlabs [first, first + n) of a span become empty ones. */
 static void vacate(size_t first, size_t n, bool give_back) {
+    size_t kept = 0;
     for (size_t i = first; i < first + n; i++) {
         SuperSlab *ss = &table[i];
         for (size_t u = ss_first_unit(ss), e = u + ss_units; u < e; u++) {
@@ -501,8 +502,13 @@ static void vacate(size_t first, size_t n, bool give_back) {
             free_resident += bytes_of(unit_record(u)->resident);
         }
         ss->used = 0;
+        kept += !give_back && ss_should_keep_superslab(ss, -1);
         set_kind(ss, SS_DIRTY);
     }
+    STAT_N(ss_cached, kept);
+    if (kept == n) return;
+    first += kept;
+    n -= kept;
     bool gone = give_back && os_uncommit(address_of(&table[first]), n << ss_shift);
     bool lazy = !gone && lean_releases() && !ss_maybe_decommit_superslab(address_of(&table[first]), n << ss_shift);
     if (!gone && !lazy && lean_releases()) gone = os_uncommit(address_of(&table[first]), n << ss_shift); /* advice refused */

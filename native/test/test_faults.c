@@ -189,6 +189,34 @@ static void advice_that_runs_out_of_memory_is_the_last(void) {
     CHECK(run_under(plan, "out_of_memory", lean).madvise_calls == 1);
 }
 
+/* ---- caches that fill before anything goes back ---- */
+
+static void caches_fill_first(void) {
+    char *p = malloc(8 << 20); /* four SuperSlabs */
+    CHECK(p);
+    memset(p, 1, 8 << 20);
+    free(p);
+    CHECK(counter("ss_cached") == 3 && counter("lean_retire") == 1);
+    p = calloc(1, 6 << 20);
+    CHECK(p && is_zero(p, 6 << 20) && counter("ss_new") == 4);
+    free(p);
+    CHECK(counter("ss_cached") == 6 && counter("lean_retire") == 1);
+    p = malloc(40 << 20); /* 32 MiB and more rest nowhere */
+    CHECK(p && counter("ss_cached") == 6);
+    free(p);
+    CHECK(counter("ss_cached") == 6 && counter("os_free") == 1);
+}
+
+static void superslabs_of_large_blocks_fill_the_caches_first(void) {
+    static const char *const cached[] = {"HAKMEM_SS_MEM_LEAN=1",
+                                         "HAKMEM_SS_MEM_LEAN_DECOMMIT=DONTNEED",
+                                         "HAKMEM_SS_MEM_LEAN_TARGET_MB=100",
+                                         "HAKMEM_SS_CACHE_GLOBAL=1",
+                                         "HAKMEM_SS_EMPTY_RESERVE=2",
+                                         NULL};
+    run_under((fault_plan){0}, "caches", cached);
+}
+
 /* ---- the guard: hakmem's own memory and no other ---- */
 
 static void *page_of(const void *p) { return (void *)((uintptr_t)p & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1)); }
@@ -239,6 +267,7 @@ static const struct {
 } parts[] = {{"program", program_under_faults},
              {"refused", refused},
              {"out_of_memory", out_of_memory},
+             {"caches", caches_fill_first},
              {"guard_libc", guard_libc},
              {"guard_own_code", guard_own_code},
              {"guard_straddling_start", guard_straddling_start},
@@ -246,7 +275,7 @@ static const struct {
              {"guard_around", guard_around}};
 
 static void foreign_memory_is_never_advised(void) {
-    for (size_t i = 3; i < sizeof parts / sizeof *parts; i++) run_under((fault_plan){0}, parts[i].name, lean);
+    for (size_t i = 4; i < sizeof parts / sizeof *parts; i++) run_under((fault_plan){0}, parts[i].name, lean);
 }
 
 int main(int argc, char **argv) {
@@ -259,5 +288,6 @@ int main(int argc, char **argv) {
     RUN(advice_that_is_refused_falls_back_to_unmapping);
     RUN(advice_that_runs_out_of_memory_is_the_last);
     RUN(foreign_memory_is_never_advised);
+    RUN(superslabs_of_large_blocks_fill_the_caches_first);
     return 0;
 }
