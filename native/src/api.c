@@ -68,9 +68,11 @@ static void before_fork(void) {
     ss_lock_all();
     lean_lock();
     stats_lock();
+    os_lock();
 }
 
 static void after_fork(void) {
+    os_unlock();
     stats_unlock();
     lean_unlock();
     ss_unlock_all();

@@ -111,6 +111,9 @@ static os_meta_table own_meta;
 os_meta_table *hak_os_meta = &own_meta;
 static hak_lock meta_lock = HAK_LOCK_INIT;
 
+void os_lock(void) { lock(&meta_lock); }
+void os_unlock(void) { unlock(&meta_lock); }
+
 static void list_metadata(const void *p, const char *name) {
     if (!HAK_STATS_ON) return;
     lock(&meta_lock);
@@ -288,7 +291,7 @@ size_t os_resident_bytes(void) {
     if (!os_read_small("/proc/self/statm", buf, sizeof buf) || !(at = strchr(buf, ' '))) return 0;
     size_t pages = 0; /* by hand: strtoul faults in libc's character tables */
     while (*++at >= '0' && *at <= '9') pages = pages * 10 + (size_t)(*at - '0');
-    return pages << hak_page_shift;
+    return pages * getauxval(AT_PAGESZ); /* hak_page_shift may be larger, in tests */
 }
 
 /* One word a page: bit 63 present, bit 56 mapped by nobody else, which the page of zeros behind memory that was only read is not. */

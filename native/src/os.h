@@ -37,6 +37,7 @@ typedef struct {
 } os_meta_table;
 extern HIDDEN os_meta_table *hak_os_meta;
 void os_meta_move(os_meta_table *to);
+void os_lock(void), os_unlock(void); /* around fork */
 
 /* Bytes of a range that are resident and nobody else's, as the kernel's page map tells; SIZE_MAX: it does not. */
 size_t os_resident_in(const void *p, size_t size);
