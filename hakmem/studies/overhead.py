@@ -70,21 +70,21 @@ def generation(name: str, parameters: dict[str, object], folder: Path) -> Rate:
     parameters : dict
         As `hakmem.traces.fitted.generator` takes them; `events` (of some: `cycles`, `n`) is chosen here.
     folder : Path
-        Where a trace of as many events is written; it is removed again.
+        Where there is room for a trace of as many events, which is removed again.
     """
     fields = fitted.ALL[name].model_fields if name in fitted.ALL else {}
     size = next(({field: count} for field, count in _sizes(PASSES * PASS_EVENTS).items() if field in fields), {})
     of, _ = fitted.generator(name, {**size, **parameters})
     stream = of.stream()
     rates = list(_passes(stream))
-    target = folder / f"speed{trace.SUFFIX}"
-    generate.make(name, of, target)
-    before = os.times()
-    generate.make(name, of, target)
-    after = os.times()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        target = Path(scratch) / f"speed{trace.SUFFIX}"
+        generate.make(name, of, target)
+        before = os.times()
+        generate.make(name, of, target)
+        after = os.times()
+        count = trace.read_header(target).events
     user, system = after.user - before.user, after.system - before.system
-    count = trace.read_header(target).events
-    target.unlink()
     bound, took = MADE_BOUND.get(name, MADE_BOUND_ELSE), max(user + system, 1e-9)
     return Rate(name, float(np.median(rates[1:] or rates)) / 1e6, count / took / 1e6, system / took, bound)
 

@@ -8,6 +8,7 @@ with times the lines are put into their order. A first line with these names is 
 import csv
 import math
 import re
+from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -31,7 +32,7 @@ class _Heap:
     """Gives every block a slot, lowest free one last freed first, and collects events."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[int, int, int, int, int]] = []
+        self.words = array("Q")  # two an event, as in the file
         self.slots = 0
         self.unknown_frees = 0
         self.missed_frees = 0
@@ -72,7 +73,7 @@ class _Heap:
 
     def _add(self, slot: int, op: int, align: int, size: int, thread: str) -> None:
         number = self._threads.setdefault(thread, len(self._threads))
-        self.rows.append((slot, number % trace.MAX_THREADS, op, align, size))
+        self.words.extend((slot | number % trace.MAX_THREADS << 32 | op << 48 | align << 56, size))
 
     @property
     def threads(self) -> int:
@@ -111,9 +112,9 @@ def convert(source: Path, output: Path, form: str | None = None) -> None:
             (_read_mtrace if form == "mtrace" else _read_csv)(chain([first], lines), heap, source)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise BadTrace(f"cannot read {source}: {error}") from error
-    if not heap.rows:
+    if not heap.words:
         raise BadTrace(f"{source} holds no allocation in the format {form}")
-    made: Events = np.array(heap.rows, EVENT)
+    made: Events = np.frombuffer(heap.words, EVENT)
     parameters: dict[str, JsonValue] = {"source": source.name}
     origin = trace.Origin(kind="imported", generator=form, parameters=parameters, notes=heap.notes())
     trace.write(output, made, origin, slots=heap.slots, threads=heap.threads)
