@@ -66,8 +66,7 @@ extern HAK_HIDDEN uintptr_t hak_secret;
 
 HAK_HIDDEN void *hak_malloc_slow(size_t cls);                  /* the hot list is empty, or damaged */
 HAK_HIDDEN void *hak_malloc_large(size_t size);                /* above HAK_SMALL_MAX */
-HAK_HIDDEN void hak_free_slow(hak_block *p, size_t cls);       /* p is not on a list yet; cls 0: large, foreign, checked */
-HAK_HIDDEN void hak_overflow(hak_block *p, size_t cls);        /* room fell below 0 with p, or with the one before */
+HAK_HIDDEN void hak_free_slow(hak_block *p, size_t cls);       /* p is on no list yet; cls 0: large, foreign, checked */
 #ifdef HAK_BUILD_OBSERVE
 HAK_HIDDEN void hak_count_fast(int is_free);
 #else
@@ -121,8 +120,8 @@ static inline void *hakmem_malloc(size_t size) {
     return hak_alloc_class(hak_size_class[(size + 15) >> 4]);
 }
 
-/* FAST: the block freed before goes on the hot list, this one becomes pending. SLOW: class 0, a second free, a full list,
- * or the block freed before was handed out or written to since. Class 0 needs no test: nobody clears its pending poison; without checks its list has no room, ever. */
+/* FAST: the block freed before goes on the hot list, this one becomes pending. SLOW: a full list, a second free, or the block
+ * freed before was handed out or written to since. Class 0 needs no test: its list has no room, ever. */
 static inline void hakmem_free(void *v) {
     hak_block *p = (hak_block *)v;
     size_t u = ((uintptr_t)p - hak_arena_base) >> HAK_UNIT_SHIFT;
@@ -131,6 +130,11 @@ static inline void hakmem_free(void *v) {
         return;
     }
     size_t c = __atomic_load_n(&hak_unit_class[u], __ATOMIC_RELAXED);
+    if (HAK_UNLIKELY(--hak_tls.room[c] < 0)) {
+        hak_free_slow(p, c);
+        return;
+    }
+    HAK_OPAQUE(c);
 #if HAK_CHECKS
     hak_block *q = hak_tls.pending[c];
     if (HAK_UNLIKELY(p == q) || HAK_UNLIKELY(q->mac != hak_secret)) {
@@ -145,14 +149,11 @@ static inline void hakmem_free(void *v) {
     hak_listed();
     hak_tls.head[c] = q;
 #else
-    HAK_OPAQUE(c);
     p->next = hak_tls.head[c];
     HAK_OPAQUE(c);
     hak_tls.head[c] = p;
 #endif
     hak_count_fast(1);
-    HAK_OPAQUE(c);
-    if (HAK_UNLIKELY(--hak_tls.room[c] < 0)) hak_overflow(p, c);
 }
 
 #ifdef HAKMEM_INLINE_REPLACE

@@ -3,7 +3,7 @@
  *   malloc   FAST  size -> class (byte table), pop the class's hot list
  *            SLOW  tcache_malloc_slow -> slab_refill -> ss_units_alloc -> os;  above 32 KiB large_alloc
  *   free     FAST  unit -> class (byte map), the block freed before goes on the hot list, this one becomes pending
- *            SLOW  hak_overflow -> depot or slab_flush;  hak_free_slow -> large_free, or the end of the program
+ *            SLOW  hak_free_slow -> depot or slab_flush;  large_free;  or the end of the program
  */
 #include "background.h"
 #include "census.h"
@@ -50,8 +50,11 @@ static COLD bool start(void) {
         /* What was refused for lack of memory is asked for again at the next call. */
         if (os_init()) {
             lean_init();
-            if (ss_init() && tcache_init()) __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
-            if (ready && gate_text(G_STATS_LIVE)) (void)census_show(gate_text(G_STATS_LIVE));
+            if (ss_init()) {
+                tcache_init();
+                __atomic_store_n(&ready, true, __ATOMIC_RELEASE);
+                if (gate_text(G_STATS_LIVE)) (void)census_show(gate_text(G_STATS_LIVE));
+            }
         }
     }
     unlock(&start_lock);
@@ -268,14 +271,14 @@ EXPORT size_t hakmem_residency_json(char *buf, size_t size) { return started() ?
 EXPORT int hakmem_check(void) { return started() && census_check(); }
 
 EXPORT void hakmem_stats_get(hakmem_stats *out) {
-    size_t cached, units;
+    size_t units;
     *out = (hakmem_stats){0};
     if (!started()) return;
     stats_block t;
     stats_total(&t);
     out->resident = lean_resident();
     out->live = census_live_bytes();
-    out->metadata = lean_metadata() + tcache_bytes(&cached);
+    out->metadata = lean_metadata() + heap_bytes();
     ss_count(&out->superslabs, &units);
     out->target = lean_releases() ? (size_t)ss_mem_lean_target_mb() * MIB : 0;
     out->system_calls = t.n[ST_sys_mmap] + t.n[ST_sys_munmap] + t.n[ST_sys_mprotect] + t.n[ST_sys_madvise] + t.n[ST_sys_mremap];

@@ -3,6 +3,7 @@
 #include "census.h"
 #include "diag.h"
 #include "gates.h"
+#include "heap.h"
 #include "live.h"
 #include "stats.h"
 #include "tcache.h"
@@ -127,14 +128,14 @@ static void os_stats(const stats_block *t) {
 
 static void memory(const stats_block *t) {
     (void)t;
-    size_t cached, heaps = tcache_bytes(&cached), superslabs, units;
+    size_t heaps = heap_bytes(), superslabs, units;
     ss_count(&superslabs, &units);
     size_t page_box = lean_metadata(), policy = sizeof(stats_block), warm = (size_t)gate(G_WARM_POOL) * sizeof(size_t);
     hak_print("[RSS] max_kb=%zu", os_peak_kb());
     hak_print("[TINY_MEM_STATS] unified_cache=%zu warm_pool=%zu page_box=%zu tls_mag=%zu policy_stats=%zu total=%zu", heaps, warm,
               page_box, sizeof(tcache), policy, heaps + page_box + sizeof(tcache) + policy);
     hak_print("[TINY_MEM_STATS] superslabs=%zu slabs=%zu resident_kb=%zu cached_blocks_kb=%zu", superslabs, units,
-              lean_resident() >> 10, cached >> 10);
+              lean_resident() >> 10, tcache_bytes() >> 10);
 }
 
 static void per_class(const stats_block *t) {

@@ -130,10 +130,7 @@ static void leave(void *arg) {
     left = true;
 }
 
-bool tcache_init(void) {
-    exit_key_made = pthread_key_create(&exit_key, leave) == 0;
-    return true;
-}
+void tcache_init(void) { exit_key_made = pthread_key_create(&exit_key, leave) == 0; }
 
 /* ---- slow ways ---- */
 
@@ -202,86 +199,80 @@ NOINLINE void *tcache_malloc_slow(size_t cls) {
     return p;
 }
 
-static void overflow(heap *h, size_t cls) {
-    settle(h, (unsigned)cls);
-    if (hak_tls.room[cls] >= 0) return;
+/* The hot list is full: it moves behind, and what was there goes into the depot or back to its slabs. */
+static void overflow(heap *h, unsigned c) {
     STAT(overflow);
-    chain full = take_hot(h, (unsigned)cls);
-    STAT_N(tls_sll, full.count);
+    chain out = take_hot(h, c);
+    STAT_N(tls_sll, out.count);
     if (h->pressure == PRESSURE_LEAN) {
-        h->cap[cls] = (int16_t)policy_adapt((unsigned)h->cap[cls], slab_cap((unsigned)cls, PRESSURE_LEAN),
-                                            slab_cap((unsigned)cls, PRESSURE_NONE), h->missed[cls]);
-        hak_tls.room[cls] = h->cap[cls];
+        h->cap[c] =
+            (int16_t)policy_adapt((unsigned)h->cap[c], slab_cap(c, PRESSURE_LEAN), slab_cap(c, PRESSURE_NONE), h->missed[c]);
+        hak_tls.room[c] = h->cap[c];
     }
-    h->missed[cls] = false;
-    bool two = gate(G_TINY_MAG_LEVELS) == LEVELS_2 && h->pressure != PRESSURE_HIGH;
-    if (two && !h->spare[cls].count) {
-        h->spare[cls] = full;
-        return;
+    h->missed[c] = false;
+    if (gate(G_TINY_MAG_LEVELS) == LEVELS_2 && h->pressure != PRESSURE_HIGH) {
+        chain full = out;
+        out = h->spare[c];
+        h->spare[c] = full;
     }
-    chain out = full;
-    if (two) {
-        out = h->spare[cls];
-        h->spare[cls] = full;
-    }
-    if (!depot_put((unsigned)cls, out)) slab_flush(&h->slabs, (unsigned)cls, out);
+    if (out.count && !depot_put(c, out)) slab_flush(&h->slabs, c, out);
     follow_pressure(h);
 }
 
-NOINLINE void hak_overflow(block *p, size_t cls) {
-    if (!HAK_CHECKS && cls == 0) {
-        hak_tls.head[0] = LIST_END;
-        hak_tls.room[0] = 0;
-        hak_free_slow(p, 0);
-        return;
+static void keep(heap *h, block *p, unsigned c) {
+    settle(h, c);
+#if HAK_CHECKS
+    check_not_listed(p, c);
+    push_pending(c);
+    p->mac = hak_secret;
+    hak_tls.pending[c] = p;
+#else
+    push(p, c);
+#endif
+    if (hak_tls.room[c] < 0) overflow(h, c);
+}
+
+static void give_back(slab_heap *h, block *p, unsigned c) {
+    hak_block_link(p, LIST_END);
+    slab_flush(h, c, (chain){p, 1});
+}
+
+/* Class of a block that free knows nothing of; 0: it was a large one, and is gone. */
+static unsigned class_of_unknown(block *p) {
+    if (!in_arena(p)) misuse_bad_free(p);
+    size_t u = unit_of(p);
+    if (!ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB) {
+        if (!large_free(p)) misuse_bad_free(p);
+        return 0;
     }
-    heap *h = hak_tls.heap;
-    if (!h) { /* a thread's first free, in builds where nothing is pending: one block is on the list */
-        hak_tls.head[cls] = LIST_END;
-        hak_tls.room[cls] = 0;
-        if (join_to_free()) push(p, (unsigned)cls);
-        else slab_flush(NULL, (unsigned)cls, (chain){p, 1});
+    /* A slab some of whose pages were given back: what is free there is only known to its bitmap. */
+    misuse_check_live(p, "double free");
+    return unit_record(u)->cls;
+}
+
+/* Class 0, a full list, the first free of a class in this thread, or a second free that the look at the block before noticed. */
+NOINLINE void hak_free_slow(block *p, size_t cls) {
+    if (!p) return;
+    unsigned c = (unsigned)cls;
+    if (c) hak_tls.room[c]++; /* free counted p in, who is on no list */
+    else hak_tls.room[0] = 0;
+    if (!c && !(c = class_of_unknown(p))) return;
+    if (tcache_holds(p, c)) hak_fatal("double free", p, hak_class[c].size);
+    heap *h = join_to_free();
+    if (!h) {
+        give_back(NULL, p, c);
         return;
     }
     heap_enter(h);
-    overflow(h, cls);
+    if (slab_cached(c)) {
+        keep(h, p, c);
+    } else {
+        follow_pressure(h);
+        give_back(&h->slabs, p, c);
+    }
     heap_leave(h);
     heap_take_idle(h);
     background_resume();
-}
-
-/* Class 0, the first free of a class in this thread, or a second free that the look at the block before noticed. */
-NOINLINE void hak_free_slow(block *p, size_t cls) {
-    if (!p) return;
-    if (cls == 0) {
-        if (!in_arena(p)) misuse_bad_free(p);
-        size_t u = unit_of(p);
-        if (!ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB) {
-            if (!large_free(p)) misuse_bad_free(p);
-            return;
-        }
-        /* A slab some of whose pages were given back: what is free there is only known to its bitmap. */
-        misuse_check_live(p, "double free");
-        cls = unit_record(u)->cls;
-    }
-    if (tcache_holds(p, (unsigned)cls)) hak_fatal("double free", p, hak_class[cls].size);
-    heap *h = join_to_free();
-    if (!h || !slab_cached((unsigned)cls)) {
-        hak_block_link(p, LIST_END);
-        slab_flush(h ? &h->slabs : NULL, (unsigned)cls, (chain){p, 1});
-        return;
-    }
-    heap_enter(h);
-#if HAK_CHECKS
-    check_not_listed(p, (unsigned)cls);
-    push_pending((unsigned)cls);
-    p->mac = hak_secret;
-    hak_tls.pending[cls] = p;
-#else
-    push(p, (unsigned)cls);
-#endif
-    if (hak_tls.room[cls] < 0) overflow(h, cls);
-    heap_leave(h);
 }
 
 bool tcache_holds(const void *p, unsigned cls) {
@@ -330,9 +321,9 @@ tcache_layout tcache_where(void) {
     };
 }
 
-size_t tcache_bytes(size_t *used) {
-    *used = 0;
+size_t tcache_bytes(void) {
+    size_t bytes = 0;
     for (unsigned c = 1; c <= CLASSES; c++)
-        if (hak_tls.heap) *used += (size_t)(hak_tls.heap->cap[c] - hak_tls.room[c]) * hak_class[c].size;
-    return heap_bytes();
+        if (hak_tls.heap) bytes += (size_t)(hak_tls.heap->cap[c] - hak_tls.room[c]) * hak_class[c].size;
+    return bytes;
 }

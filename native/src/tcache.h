@@ -1,15 +1,15 @@
 /* tcache: what a thread keeps at hand, so that malloc and free touch nothing shared.
  *
- *   hak_tls  in static TLS, about 1.2 KB (include/hakmem_inline.h): per class the head of the hot list, the block freed last (pending) and the room left;
- *            starts as a static empty state, so the fast path needs no "is this thread ready?"
+ *   hak_tls  in static TLS, about 1.2 KB (include/hakmem_inline.h): per class the head of the hot list, the block freed last (pending)
+ *            and the room left; starts as a static empty state, so the fast path needs no "is this thread ready?"
  *   heap     the rest of a thread's state (heap.h): the full chain behind each hot list, current slabs, counters
  *
  * Invariants (c: a class):
- *   room[c] = cap[c] - blocks on the hot list; below 0 the list moves behind, into the depot or back to its slabs
+ *   room[c] = cap[c] - blocks on the hot list; where a free finds none the list moves behind, into the depot or back to its slabs.
+ *   Class 0 (large, foreign, checked) and a thread without a heap have none, so that neither needs a branch of its own
  *   every block on a list is linked (hak_block_looks_free); `pending` bears the mark (mac = secret) instead, which breaks its link if
  *   it was on a list already: a pop or a flush then stops the program before anybody is given the block a second time
- *   pending[c] == &hak_poison while nothing is pending: the poison has no mark, so the first free of a class goes the slow way; class 0
- *   (large, foreign, checked) never leaves that state, which makes the slow way need no branch of its own
+ *   pending[c] == &hak_poison while nothing is pending: the poison has no mark, so the first free of a class goes the slow way
  *
  * With HAK_CHECKS 0 lists end with NULL, nothing is pending and nothing is checked.
  */
@@ -25,7 +25,7 @@ typedef struct hak_tls tcache;
 extern HIDDEN block hak_poison;
 #endif
 
-bool tcache_init(void);
+void tcache_init(void);
 void *tcache_malloc_slow(size_t cls);          /* the hot list is empty, or damaged; NULL: out of memory */
 void tcache_drain(void);                         /* the calling thread's caches go back to the slabs, every block checked */
 bool tcache_holds(const void *p, unsigned cls);  /* p is pending in the calling thread */
@@ -36,6 +36,6 @@ typedef struct {
     size_t next, tls, cap, spare, spare_step, room, heap, pending; /* pending 0: nothing is pending in this build */
 } tcache_layout;
 tcache_layout tcache_where(void);
-size_t tcache_bytes(size_t *used);               /* of all threads: metadata; *used: bytes of blocks in hot lists of the caller */
+size_t tcache_bytes(void);                      /* of blocks in hot lists of the caller */
 
 #endif
