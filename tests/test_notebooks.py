@@ -13,7 +13,7 @@ import nbformat
 import papermill
 import pytest
 
-from hakmem import campaign, paths, planning, store, verdict
+from hakmem import campaign, crosscheck, paths, planning, store, verdict
 from hakmem.pages import report
 from hakmem.studies import callgrind, pipeline, promotion, rebase, reserve, rss_tax, scorecard, shapes, soaks, start_up
 from hakmem.study import CampaignSpec
@@ -70,7 +70,7 @@ def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path)
     base = rows[(rows["role"] == "baseline") & rows["workload"].str.startswith("ramp")]
     assert lean["end_rss_mb"].max() < base["end_rss_mb"].min()  # Lean gives back what the ramp has freed
     found = verdict.lean(rows, target_mb=8)
-    assert len(found) == 4 and all(v.word in text and v.arm in text for v in found)
+    assert len(found) == 4 and all(v.word in text and v.arm in text and v.effect.words() in text for v in found)
     assert (
         "What a megabyte costs here." in text
         and "56.8" in text
@@ -94,6 +94,7 @@ def test_a_gate_is_judged_beside_the_published_figure(study: str, tmp_path: Path
     touch = found["hakmem SS_PREWARM=TOUCH"]
     assert touch.bite and touch.memory and touch.memory.estimate > 100  # touched SuperSlabs are resident
     assert all(v.word in text and v.bite_words.split("→")[0].strip() in text for v in found.values())
+    assert all(v.effect.words() in text for v in found.values())
     charts = 4 if callgrind.why_not() else 5
     assert "-0.46" in text and text.count("<figure") == charts and "This step failed" not in text
 
@@ -146,6 +147,9 @@ def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -
     assert divided[["data", *reserve.CATEGORIES]].sum() == pytest.approx(divided["peak"], abs=0.3)
     assert abs(divided["other"]) < 0.5  # MB that no part accounts for
     assert today[("expected_data", "1M x 16 B")] == pytest.approx(2.29, abs=0.01)  # a tenth of the published test
+    spec = reserve.ReserveSpec.checked(small | {"study": study})
+    found = {gate: campaign.rows(planning.plan(one)) for gate, one in spec.campaigns().items()}
+    assert reserve.judge(reserve.trade(found))[1][0] in html.unescape(text)
     assert "Of 9 comparisons" in text and "program baseline" in text and "This step failed" not in text
 
 
@@ -188,6 +192,10 @@ def test_presets_are_weighed_on_both_builds(study: str, tmp_path: Path) -> None:
     calls = promotion.budget(rows[rows["workload"] == "mixed:ws=400,cycles=1000000"])
     assert set(calls["preset"]) == set(soaks.NAMES.values()) and (calls["operations"] == 1_000_000).all()
     assert len(promotion.tails(rows, paths.runs() / f"{study}.jsonl")) == 2 * 3
+    short = rows[rows["workload"] == tiny["workload"]]
+    found = {name: short[short["allocator"] == build] for name, build in promotion.BUILDS.items()}
+    assert ", ".join(f"{name} {one.words()}" for name, one in promotion.memory(found).items()) in text
+    assert text.count("<td>strace</td>") == (0 if crosscheck.why_not() else 2)  # FAST's calls, of each preset
     assert "Throughput, BALANCED against SAFE: FAST " in text and "56.8" in text
     assert text.count("<figure") == 4 and "This step failed" not in text
 
@@ -201,7 +209,8 @@ def test_soaks_are_held_to_the_published_rule(study: str, tmp_path: Path) -> Non
     table = soaks.table(rows, ledger)
     assert (table["epochs"] >= 50).all() and (table["p1 Mops/s"] <= table["p50 Mops/s"]).all()
     word, sentences = soaks.judge(table)
-    assert word in text and sentences[0] in html.unescape(text) and "5.38" in text  # published
+    assert word in text and all(one in html.unescape(text) for one in sentences) and "5.38" in text  # published
+    assert all(f"<td>{value:.4g}</td>" in text for value in table["CV %"])
     assert text.count("<figure") == 3 and "This step failed" not in text
 
 
@@ -221,7 +230,11 @@ def test_the_scorecard_reads_what_the_studies_measured(study: str, tmp_path: Pat
     newest = scorecard.latest(table).set_index("target")
     assert newest.loc["peak RSS, speed first", "verdict"] == "GO"
     assert (newest["verdict"] == "NOT-APPLICABLE").sum() == len(rebase.MILESTONES) + 1  # and the soaks
-    assert scorecard.judge(table)[1][0] in html.unescape(text) and "a trend needs two" in text and "32.88" in text
+    assert (
+        all(one in html.unescape(text) for one in scorecard.judge(table)[1])
+        and "a trend needs two" in text
+        and "32.88" in text
+    )
 
 
 def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:
@@ -234,7 +247,10 @@ def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:
     shares = table[table["peer"] == "system"]
     assert len(shares) == 2 * 3 and (shares["percent"] > 0).all()
     word, sentences = rebase.judge(table, "system")
-    assert word in text and sentences[0].split("(")[0] in html.unescape(text) and "120.5" in text  # published
+    assert word in text and all(one in html.unescape(text) for one in sentences) and "120.5" in text  # published
+    fast = table[table["build"] == "FAST"]
+    spans = [rebase.span(*line) for line in zip(fast["percent"], fast["low"], fast["high"], strict=True)]
+    assert all(f"<td>{one}</td>" in text for one in spans)
     if lacks := callgrind.why_not():
         assert html.escape(lacks) in text and text.count("<figure") == 2
     else:
@@ -253,6 +269,7 @@ def test_shapes_are_drawn_and_the_winner_explained(study: str, tmp_path: Path) -
     assert traces[1].summary["cross_thread_share"] == 1 and traces[0].summary["peak_blocks"] == 500
     why = shapes.reasons(rows, traces, "system")
     assert list(why["trace"]) == [one.name for one in traces] and (why["ns, hakmem"] > 0).all()
+    assert all(html.escape(one) in text for one in why["why"])
     word, sentences = rebase.judge(rebase.ratios(rows), "system")
     assert word in text and sentences[0].split("(")[0] in html.unescape(text)
     assert text.count("<figure") == 3 and "lua" in text and "This step failed" not in text

@@ -103,3 +103,20 @@ def test_a_setting_that_never_ran_is_no_gain() -> None:
     dead = {name: table.assign(status="killed", ops_per_s=None) for name, table in swept(0.1).items()}
     assert reserve.judge(reserve.trade(dead)) == ("INCONCLUSIVE", ["No setting was measured beside its default."])
     assert reserve.trade_chart(reserve.trade(dead)).panels == ()
+
+
+def test_many_comparisons_do_not_find_a_gain_by_luck() -> None:
+    alone = swept(0.075, 0.02)
+    mine = reserve.trade(alone).iloc[:1]
+    together = reserve.trade(alone | {f"NOISE_{seed}": noise(seed) for seed in range(20)})
+    again = together[together["gate"] == "SS_EMPTY_RESERVE"].iloc[:1]
+    assert again["gain %"].item() == pytest.approx(mine["gain %"].item())
+    assert again["low %"].item() < mine["low %"].item() and again["high %"].item() > mine["high %"].item()
+    assert not (together[together["gate"] != "SS_EMPTY_RESERVE"]["rule"] == "worth it").any()
+
+
+def noise(seed: int) -> pd.DataFrame:
+    """A gate that changes nothing."""
+    gates = LEAN | {f"HAKMEM_NOISE_{seed}": "1"}
+    arms = (("hakmem LEAN", "baseline", 1.0, 1.0, LEAN), ("hakmem LEAN 1", "arm", 1.0, 1.0, gates))
+    return rows(study(blocks=8, cv=0.02, arms=arms, seed=seed))
