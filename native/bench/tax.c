@@ -91,7 +91,9 @@ static void read_line(const char *line) {
         anonymous[anonymous_count].from = from;
         anonymous[anonymous_count++].to = to;
     } else if (strncmp(line, "Rss:", 4) == 0) {
-        rss_kb[owner] += strtoll(line + 4, NULL, 10);
+        int64_t kb = strtoll(line + 4, NULL, 10);
+        rss_kb[owner] += kb;
+        if (kb == 0 && owner >= HEAP) anonymous_count--; /* what is only reserved has no pages, and may be terabytes */
     }
 }
 
