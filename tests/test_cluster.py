@@ -1,5 +1,6 @@
 """Two real worker processes on loopback, under two host identities, and a planner in a process of its own."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -18,6 +19,8 @@ from test_planning import plan
 
 from hakmem import campaign, paths, planning, sample, store
 from hakmem.errors import ClusterError
+from hakmem.hosts import wire
+from hakmem.hosts.worker import _offered as offered_at
 from hakmem.planning import Plan
 
 PLANNER = """
@@ -231,6 +234,10 @@ def test_tls_lets_in_only_who_has_a_certificate(tmp_path: Path, start: Start) ->
         with context.wrap_socket(plain, server_hostname="127.0.0.1") as shaken:
             shaken.recv(1)  # with TLS 1.3 the refusal comes with the first answer
         raise AssertionError("nobody asked for a certificate")
+    (tmp_path / "others").mkdir()
+    stranger = wire.address(address, *certificates(tmp_path / "others"))
+    with pytest.raises(ClusterError, match="do not trust each other"):
+        asyncio.run(offered_at(stranger))
     options = [f"--tls-ca={ca}", f"--tls-cert={cert}", f"--tls-key={key}"]
     joined = worker(start, address, "guarded", *options)
     out, _ = session.communicate(timeout=200)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, Worker, get_worker
+from distributed.comm.core import FatalCommClosedError
 
 from hakmem import campaign, planning
 from hakmem.builds.build import build as compile_native
@@ -50,7 +51,8 @@ def serve(where: Address, host: str | None = None) -> str:
     Raises
     ------
     ClusterError
-        Nobody listens there, this host differs from the planner's, or another worker has its identity.
+        Nobody listens there, one side does not trust the other's certificate, this host differs from the planner's, or
+        another worker has its identity.
     HakmemError
         Something that is to be measured is not here.
     """
@@ -72,6 +74,10 @@ async def _offered(where: Address) -> Offer:
                 if told := await client.get_metadata(OFFER, default=None):
                     return Offer.model_validate_json(told)
                 await asyncio.sleep(0.1)
+    except FatalCommClosedError as error:
+        raise ClusterError(
+            f"{where.url} and this host do not trust each other, both need a certificate of one authority: {error}"
+        ) from error
     except OSError as error:
         raise ClusterError(
             f"nobody listens at {where.url}: start `hakmem sweep --cluster {where.url}` first"
