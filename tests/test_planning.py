@@ -8,7 +8,7 @@ import pytest
 from hakmem import planning
 from hakmem.builds import allocators
 from hakmem.builds.allocators import Peer
-from hakmem.errors import BadGate, MissingTool, TrialFailed
+from hakmem.errors import BadGate, BadParameter, MissingTool, TrialFailed
 from hakmem.planning import Plan
 from hakmem.study import CampaignSpec
 
@@ -73,6 +73,8 @@ def test_layouts_go_round_within_the_blocks_asked_for_and_are_new_beyond(tmp_pat
     longer = numbers(64, layouts=2, blocks=8, until_decided=1)
     assert longer[:16] == [0, 0, 1, 1] * 2 + [2, 2, 3, 3] * 2 and longer[32:] == longer[:32]  # repeated blocks
     assert max(numbers(40, layouts=2, blocks=5, until_decided=1)) == 7
+    with pytest.raises(BadParameter, match="hakmem@linked has one layout: several are made of libraries"):
+        plan(tmp_path, allocators=["hakmem@linked", "hakmem_minimal@linked"], layouts=2)
 
 
 def test_keys_tell_trials_apart(tmp_path: Path) -> None:

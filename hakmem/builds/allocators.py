@@ -189,7 +189,10 @@ def lay_out(allocator: Allocator, asked_for: str, count: int, seed: int) -> Allo
     if not allocator.is_hakmem:
         return allocator
     if allocator.linkage == "linked":
-        raise BadParameter(f"{allocator.label} has one layout: several are made of libraries that are preloaded")
+        raise BadParameter(
+            f"{allocator.label} has one layout: several are made of libraries that are preloaded, as {allocator.name},"
+            " rev:GITREV and patch:FILE.diff are"
+        )
     drawn = random.Random(f"layouts {seed} {allocator.name} {allocator.version}").getrandbits(32)
     if asked_for.startswith(revisions.PREFIXES):
         wanted = Layouts(count=count, seed=drawn)
