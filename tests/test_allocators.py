@@ -77,6 +77,18 @@ def test_an_allocator_of_ones_own(native: Build, tmp_path: Path) -> None:
     prove(found, native.driver("random_mixed", "system"))
 
 
+def test_a_library_built_anew_is_another_and_proven_anew(native: Build, tmp_path: Path) -> None:
+    """In one session, as in an open notebook: rows of what it was are not taken for its own."""
+    name, program = f"preload:{library(tmp_path, BUMP)}", native.driver("random_mixed", "system")
+    before = find(name, native)
+    prove(before, program)
+    library(tmp_path, "int nothing;")
+    after = find(name, native)
+    assert (before.library, before.label) == (after.library, after.label) and before.sha256 != after.sha256
+    with pytest.raises(TrialFailed, match=r"malloc is bound to .*libc"):
+        prove(after, program)
+
+
 def test_a_library_without_malloc_is_no_allocator(native: Build, tmp_path: Path) -> None:
     found = find(f"preload:{library(tmp_path, 'int nothing;')}", native)
     with pytest.raises(TrialFailed, match=r"malloc is bound to .*libc"):

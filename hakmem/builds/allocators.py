@@ -146,9 +146,10 @@ def find(name: str, build: Build) -> Allocator:
     if bare == NULL:
         version = f"build {build.build_id}"
         return Allocator(name=bare, linkage="none", library=None, flavour=NULL, version=version)
+    library: Path | None
     if bare.startswith(revisions.PREFIXES):
         other = revisions.make(bare)
-        library: Path | None = other.build.libs["libhakmem.so"]
+        library = other.build.libs["libhakmem.so"]
         bare, version = other.name, f"{other.commit} build {other.build.build_id}"
     elif bare in FLAVOURS:
         library = build.libs.get(f"lib{bare}.so")
@@ -257,7 +258,7 @@ def prove(allocator: Allocator, program: Path) -> None:
         expected = PEERS[allocator.name].libraries[0]
     else:
         expected = str(Path(str(allocator.library)).resolve())
-    bound = _bindings(program, allocator.library)
+    bound = _bindings(program, allocator.library, allocator.sha256)
     for symbol, file in ((symbol, bound[symbol]) for symbol in PROBED if symbol in bound):
         if expected not in (str(Path(file).resolve()), Path(file).name.partition(".so")[0] + ".so"):
             raise TrialFailed(
@@ -326,7 +327,7 @@ def _is_dynamic(binary: Path) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _bindings(program: Path, library: Path | None) -> dict[str, str]:
+def _bindings(program: Path, library: Path | None, _sha256: str) -> dict[str, str]:
     """Ask the loader which file each of the program's allocation functions is bound to."""
     env = {"PATH": os.environ.get("PATH", os.defpath), "LD_DEBUG": "bindings", "LD_BIND_NOW": "1"}
     if library is not None:
@@ -421,8 +422,13 @@ def _version(library: Path) -> str:
     return library.name.partition(".so.")[2] or "unknown"
 
 
-@lru_cache(maxsize=64)
 def _sha256(library: Path) -> str:
+    found = library.stat()  # a library of the user's may be built anew while a notebook is open
+    return _hashed(library, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=64)
+def _hashed(library: Path, _modified_ns: int, _size: int) -> str:
     return hashlib.sha256(library.read_bytes()).hexdigest()[:16]
 
 
