@@ -36,13 +36,10 @@ COMMANDS = {
 class Commands(TyperGroup):
     """Knows the names and first lines of the commands; a command that is called brings its module."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names in the order of the help."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
-        """Return what the list of commands shows."""
-        return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
+    def __init__(self, **given: Any) -> None:
+        """Take what Typer gives, and the names."""
+        super().__init__(**given)
+        self.commands = {name: TyperCommand(name, help=about) for name, (_, about) in COMMANDS.items()}
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Return the command that is called."""

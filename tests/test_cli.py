@@ -195,6 +195,7 @@ def test_doctor_tells_machine_findings_and_allocators() -> None:
             1,
             "hakmem: Not a directory: /dev/null/x",
         ),
+        (("rum",), 2, "No such command 'rum'. Did you mean 'run'"),
         (("build", "--cc", "no-such-cc"), 3, "no-such-cc"),
         (("build", "--cflags=-DNOPE=1 --no-such-flag"), 4, "no-such-flag"),
     ],
