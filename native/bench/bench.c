@@ -15,8 +15,9 @@
 
 /* The allocator under test may tell about itself; returns the bytes needed, like snprintf. */
 extern size_t hakmem_stats_json(char *buf, size_t size) __attribute__((weak));
+extern size_t hakmem_counters(uint64_t *counts, size_t size) __attribute__((weak));
 
-enum { MAX_PHASES = 128, MAX_EXTRAS = 64, STATS_BYTES = 32768 };
+enum { MAX_PHASES = 128, MAX_EXTRAS = 64, STATS_BYTES = 32768, COUNTERS = 256 };
 
 typedef struct {
     char name[40];
@@ -44,7 +45,7 @@ static int extra_count;
 static usage region_start, timed;
 static bool in_region, had_region;
 static uint64_t all_ops; /* of all laps */
-static char stats_before[STATS_BYTES], stats_after[STATS_BYTES];
+static uint64_t counts_before[COUNTERS], counts_after[COUNTERS];
 static char out_buffer[8192];
 
 void bench_init(int argc, char **argv, const bench_spec *spec) {
@@ -97,14 +98,14 @@ static usage read_usage(void) {
                    now.ru_nivcsw};
 }
 
-static void take_stats(char *buffer) {
-    if (!hakmem_stats_json) return;
-    size_t need = hakmem_stats_json(buffer, STATS_BYTES);
-    if (need >= STATS_BYTES) bench_die("hakmem_stats_json needs %zu bytes, there are %d", need, STATS_BYTES);
+/* Not as text, which would add to the peak that is measured. */
+static void take_counts(uint64_t *counts) {
+    size_t need = hakmem_counters ? hakmem_counters(counts, COUNTERS) : 0;
+    if (need > COUNTERS) bench_die("hakmem_counters needs room for %zu counts, there is room for %d", need, COUNTERS);
 }
 
 void bench_timed_begin(void) {
-    if (!had_region) take_stats(stats_before);
+    if (!had_region) take_counts(counts_before);
     had_region = in_region = true;
     region_start = read_usage();
 }
@@ -120,7 +121,7 @@ void bench_timed_end(void) {
     timed.majflt += now.majflt - region_start.majflt;
     timed.nvcsw += now.nvcsw - region_start.nvcsw;
     timed.nivcsw += now.nivcsw - region_start.nivcsw;
-    take_stats(stats_after);
+    take_counts(counts_after);
 }
 
 void bench_timed_exclude(double seconds) { timed.seconds -= seconds; }
@@ -200,48 +201,29 @@ static void put_phases(void) {
     putchar(']');
 }
 
-/* Counters are flat `"name":integer` pairs; returns the text behind the value, NULL at the end of the object. */
-static const char *next_counter(const char *at, const char **name, size_t *length, long long *value) {
-    char *end;
-    at += strspn(at, ", ");
+/* The name of the counter that `at` leads to in flat `"name":integer` pairs; NULL at the end of the object. */
+static const char *next_counter(const char *at, int *length) {
+    at += strcspn(at, "\"}");
     if (*at != '"') return NULL;
-    *name = at + 1;
-    *length = strcspn(at + 1, "\"");
-    at += *length + 2;
-    at += strspn(at, ": ");
-    *value = strtoll(at, &end, 10);
-    if (end == at) bench_die("hakmem_stats_json: counter %.*s is no integer", (int)*length, *name);
-    return end;
-}
-
-static const char *counters_in(const char *json) {
-    const char *key = "\"counters\":{", *at = strstr(json, key);
-    if (!at) bench_die("hakmem_stats_json names no counters");
-    return at + strlen(key);
-}
-
-static long long counter_before(const char *name, size_t length) {
-    const char *seen, *at = counters_in(stats_before);
-    size_t seen_length;
-    long long value;
-    while ((at = next_counter(at, &seen, &seen_length, &value)))
-        if (seen_length == length && memcmp(seen, name, length) == 0) return value;
-    return 0;
+    *length = (int)strcspn(at + 1, "\"");
+    return at + 1;
 }
 
 static void put_allocator(void) {
+    static char text[STATS_BYTES];
+    const char *key = "\"counters\":{", *at;
+    int length = 0;
     if (!hakmem_stats_json) {
         printf("\"allocator\":null");
         return;
     }
-    const char *end = strrchr(stats_after, '}'), *name, *at = counters_in(stats_after), *comma = "";
-    size_t length;
-    long long value;
-    printf("\"allocator\":%.*s,\"timed\":{", (int)(end - stats_after), stats_after);
-    while ((at = next_counter(at, &name, &length, &value))) {
-        printf("%s\"%.*s\":%lld", comma, (int)length, name, value - counter_before(name, length));
-        comma = ",";
-    }
+    size_t need = hakmem_stats_json(text, sizeof text);
+    if (need >= sizeof text) bench_die("hakmem_stats_json needs %zu bytes, there are %zu", need, sizeof text);
+    if (!(at = strstr(text, key))) bench_die("hakmem_stats_json names no counters");
+    printf("\"allocator\":%.*s,\"timed\":{", (int)(need - 1), text);
+    at += strlen(key);
+    for (int i = 0; hakmem_counters && i < COUNTERS && (at = next_counter(at, &length)); i++, at += length + 1)
+        printf("%s\"%.*s\":%" PRIu64, i ? "," : "", length, at, counts_after[i] - counts_before[i]);
     printf("}}");
 }
 

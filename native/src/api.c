@@ -266,6 +266,8 @@ EXPORT const char *hakmem_version(void) { return HAK_VERSION; }
 
 EXPORT size_t hakmem_stats_json(char *buf, size_t size) { return started() ? dump_json(buf, size) : 0; }
 
+EXPORT size_t hakmem_counters(uint64_t *counts, size_t size) { return HAK_STATS_ON && started() ? stats_counts(counts, size) : 0; }
+
 EXPORT size_t hakmem_residency_json(char *buf, size_t size) { return started() ? census_json(buf, size) : 0; }
 
 EXPORT int hakmem_check(void) { return started() && census_check(); }

@@ -81,6 +81,18 @@ const char *const hak_counter_names[ST_COUNT] = {
 #undef X
 };
 
+size_t stats_counts(uint64_t *counts, size_t size) {
+    stats_block t;
+    size_t n = 0;
+    stats_total(&t);
+    for (int i = 0; i < ST_COUNT; i++, n++)
+        if (n < size) counts[n] = t.n[i];
+    for (int c = 0; c < OCTAVES; c++)
+        for (int k = 0; k < OCT_KINDS; k++, n++)
+            if (n < size) counts[n] = t.oct[c][k];
+    return n;
+}
+
 size_t stats_json(char *buf, size_t size) {
     static const char *const kinds[OCT_KINDS] = {HAK_OCT_KINDS};
     stats_block t;

@@ -108,6 +108,8 @@ void stats_lock(void), stats_unlock(void); /* around fork */
 
 #define HAK_OCT_KINDS "taken", "returned", "empty_events", "slab_live_events"
 extern HIDDEN const char *const hak_counter_names[ST_COUNT];
+/* All counts, in the order of stats_json, as many as fit; returns how many there are. */
+size_t stats_counts(uint64_t *counts, size_t size);
 /* {"sys_mmap":0,...,"c0_taken":..}; returns the bytes needed. */
 size_t stats_json(char *buf, size_t size);
 
