@@ -9,7 +9,10 @@
 
 bool hak_lean_releases;
 static bool lean, warned_unreachable, purges_futile;
-static size_t resident, metadata, before_start, freed_since_purge, purge_step = PURGE_STEP_BYTES;
+static size_t metadata, before_start, resident_level, purge_step = PURGE_STEP_BYTES;
+/* Threads add to them on their slow ways: nothing that the fast path reads stands in the same cache line. */
+static __attribute__((aligned(64))) size_t resident;
+static __attribute__((aligned(64))) size_t freed_since_purge;
 static policy_pressure pressure;
 static policy_pulse pulse;
 static policy_purse purse;
@@ -86,7 +89,10 @@ static bool may_spend(void) {
 bool lean_purge_begin(lean_purge *p, bool at_rest) {
     bool old = too_old();
     p->over = lean_excess() > 0;
-    if (!p->over && !old) {
+    size_t was = peek(&resident_level), level = was;
+    bool fell = policy_fell(&level, lean_resident());
+    if (level != was) poke(&resident_level, level);
+    if (!p->over && !old && !fell) {
         STAT(early_under_target);
         return false;
     }

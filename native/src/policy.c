@@ -63,6 +63,12 @@ unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed) 
 
 size_t policy_step(size_t smallest, size_t resident) { return resident / 32 > smallest ? resident / 32 : smallest; }
 
+bool policy_fell(size_t *level, size_t resident) {
+    bool fell = resident < *level / 8 * 7;
+    if (fell || resident > *level) *level = resident;
+    return fell;
+}
+
 bool policy_is_due(uint64_t since, uint64_t now, uint64_t limit) { return since && now - since >= limit; }
 
 unsigned policy_batch(size_t block_size, size_t bytes, unsigned cap) {

@@ -148,7 +148,22 @@ static void a_miss_fetches_a_page_or_so(void) {
     CHECK(policy_batch(16, 4096, 1) == 1);
 }
 
+static void a_fall_is_told_once_for_each_eighth(void) {
+    size_t level = 0;
+    CHECK(!policy_fell(&level, 0));
+    CHECK(!policy_fell(&level, 800 * KIB)); /* growth only sets the mark */
+    CHECK(!policy_fell(&level, 700 * KIB));
+    CHECK(policy_fell(&level, 700 * KIB - 1));
+    CHECK(!policy_fell(&level, 700 * KIB - 1)); /* told */
+    CHECK(!policy_fell(&level, 650 * KIB));
+    CHECK(policy_fell(&level, 612 * KIB));
+    for (int i = 0; i < 100; i++) CHECK(!policy_fell(&level, (612 + (i & 1) * 20) * KIB)); /* to and fro is no fall */
+    CHECK(!policy_fell(&level, 8 * MIB));
+    CHECK(policy_fell(&level, 6 * MIB) && policy_fell(&level, 0) && !policy_fell(&level, 0));
+}
+
 int main(void) {
+    RUN(a_fall_is_told_once_for_each_eighth);
     RUN(excess_is_what_stands_above_the_target);
     RUN(a_purse_holds_its_share_of_ten_seconds);
     RUN(a_purse_is_spent_evenly);
