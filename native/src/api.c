@@ -36,7 +36,7 @@
 static bool ready;
 static hak_lock start_lock = HAK_LOCK_INIT;
 
-static COLD bool start(void) {
+static NOINLINE bool start(void) {
     int saved = errno;
     lock(&start_lock);
     if (!ready) {
@@ -44,7 +44,7 @@ static COLD bool start(void) {
         if (!prepared) {
             gates_load();
             depot_init();
-            dump_start();
+            if (gate_text(G_STATS_JSON)) dump_start();
             prepared = true;
         }
         /* What was refused for lack of memory is asked for again at the next call. */

@@ -23,7 +23,7 @@ static struct timespec next_look(void) {
     return (struct timespec){.tv_sec = t.tv_sec + (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
 }
 
-static void *look_after_memory(void *unused) {
+static COLD void *look_after_memory(void *unused) {
     lock(&state_lock);
     while (!stopping) {
         struct timespec until = next_look();
@@ -37,7 +37,7 @@ static void *look_after_memory(void *unused) {
     return unused;
 }
 
-static bool create(void) {
+static COLD bool create(void) {
     pthread_attr_t attr;
     pthread_condattr_t monotonic;
     sigset_t all, saved;

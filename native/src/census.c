@@ -73,7 +73,7 @@ static void count_all(census *n) {
     slab_unlock_all();
 }
 
-size_t census_live_bytes(void) {
+COLD size_t census_live_bytes(void) {
     census n = {0};
     count_all(&n);
     size_t live = n.run_bytes + n.span_bytes;
@@ -95,7 +95,7 @@ static bool is_sound(size_t u) {
     return false;
 }
 
-bool census_check(void) {
+COLD bool census_check(void) {
     bool ok = true;
     slab_lock_all();
     ss_lock_all();
@@ -172,7 +172,7 @@ static size_t map_json(char *buf, size_t size) {
     return n;
 }
 
-size_t census_json(char *buf, size_t size) {
+COLD size_t census_json(char *buf, size_t size) {
     census t;
     size_t n = 0;
     take(&t);
@@ -226,7 +226,7 @@ static void describe(char *buf, size_t size) {
     _Static_assert(sizeof(((live_page *)0)->text) >= 8192 + GATE_TEXT_MAX * 2, "the longest paths leave room for the rest");
 }
 
-bool census_show(const char *folder) {
+COLD bool census_show(const char *folder) {
     if (!live_start(folder, ss_units)) return false;
     slab_lock_all();
     ss_lock_all();
@@ -238,7 +238,7 @@ bool census_show(const char *folder) {
     return true;
 }
 
-void census_forked(void) {
+COLD void census_forked(void) {
     if (!live_forked()) return;
     ss_tell_all(); /* the copy may hold what the parent has changed since */
     describe(hak_live->text, sizeof hak_live->text);

@@ -16,8 +16,8 @@ typedef struct {
     chain chains[DEPOT_CHAINS];
 } shelf;
 
-/* Touched where it is used only: most classes of most programs never hand over a chain. */
-static shelf shelves[CLASSES + 1] = {[0 ... CLASSES] = {.lock = HAK_LOCK_INIT}};
+/* All zero, as a plain mutex is: resident where it is used only, and most programs hand over chains of few classes. */
+static shelf shelves[CLASSES + 1] = {[0 ... CLASSES] = {.lock = PTHREAD_MUTEX_INITIALIZER}};
 
 void depot_init(void) { hak_secret = os_random() | 2; }
 

@@ -19,14 +19,14 @@ static void write_line(const char *prefix, const char *fmt, va_list ap) {
     errno = saved;
 }
 
-void hak_msg(const char *fmt, ...) {
+COLD void hak_msg(const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
     write_line("hakmem: ", fmt, ap);
     va_end(ap);
 }
 
-void hak_print(const char *fmt, ...) {
+COLD void hak_print(const char *fmt, ...) {
     va_list ap;
     va_start(ap, fmt);
     write_line("", fmt, ap);

@@ -16,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-size_t dump_json(char *buf, size_t size) {
+COLD size_t dump_json(char *buf, size_t size) {
     size_t n = 0;
 #define LEFT n < size ? buf + n : NULL, n < size ? size - n : 0
     n += (size_t)snprintf(LEFT, "{\"name\":\"hakmem\",\"version\":\"" HAK_VERSION "\",\"build\":\"" HAK_BUILD_NAME "\",\"gates\":");
@@ -36,7 +36,7 @@ static struct stat given; /* the descriptor of STATS_JSON; st_nlink 0: there was
 
 static bool is_number(const char *text) { return *text >= '0' && *text <= '9'; }
 
-void dump_start(void) {
+COLD void dump_start(void) {
     const char *to = gate_text(G_STATS_JSON);
     started_as = getpid();
     if (to && is_number(to) && fstat(atoi(to), &given)) memset(&given, 0, sizeof given);
@@ -93,7 +93,7 @@ static bool write_all(int fd, const char *buf, size_t size) {
     return true;
 }
 
-void dump_json_at_exit(void) {
+COLD void dump_json_at_exit(void) {
     const char *to = gate_text(G_STATS_JSON);
     char path[GATE_TEXT_MAX + 64];
     if (!to) return;
@@ -149,7 +149,7 @@ static void warm_pool(const stats_block *t) {
     hak_print("[WARM_POOL] hits=%llu puts=%llu new_slabs=%llu", N(warm_hit), N(warm_put), N(refill_new));
 }
 
-void dump_at_exit(void) {
+COLD void dump_at_exit(void) {
     static const struct {
         int gate;
         void (*print)(const stats_block *);

@@ -50,18 +50,25 @@ static bool read_here(const gate_desc *d) {
     return HAK_STATS_ON || d->scope == SCOPE_CORE;
 }
 
-/* Strings are taken apart by hand: strcspn, strspn and strtoll fault in 100 KB of libc's tables in every process. */
+/* Strings are taken apart by hand: strcspn, strtoll, memchr, memcmp: each faults in up to 64 KB of libc in every process. */
 static size_t word_length(const char *s) {
     size_t n = 0;
     while (s[n] && s[n] != ' ') n++;
     return n;
 }
 
+/* Whether s[0..len) is the word that begins there. */
+static bool is_word(const char *word, const char *s, size_t len) {
+    size_t same = 0;
+    while (same < len && word[same] == s[same]) same++;
+    return same == len && word_length(word) == len;
+}
+
 /* Index of the word s[0..len) in words with a space between two, or -1. */
 static int word_index(const char *words, const char *s, size_t len) {
     for (int i = 0; *words; i++) {
         size_t n = word_length(words);
-        if (n == len && !memcmp(words, s, len)) return i;
+        if (is_word(words, s, len)) return i;
         words += n + (words[n] == ' ');
     }
     return -1;
@@ -69,7 +76,7 @@ static int word_index(const char *words, const char *s, size_t len) {
 
 static int profile_index(const char *s, size_t len) {
     for (size_t i = 0; i < PROFILE_COUNT; i++)
-        if (strlen(profiles[i].name) == len && !memcmp(profiles[i].name, s, len)) return (int)i;
+        if (is_word(profiles[i].name, s, len)) return (int)i;
     return -1;
 }
 
@@ -126,7 +133,7 @@ static bool parse_value(const gate_desc *d, const char *s, size_t len, long long
     return i >= 0;
 }
 
-static void complain(const gate_desc *d, const char *s, size_t len) {
+static COLD void complain(const gate_desc *d, const char *s, size_t len) {
     if (d->type == GATE_PROFILE)
         hak_msg("%s%s=%.*s is not allowed; allowed: %s, %s; ignored", PREFIX, d->name, (int)(len < 80 ? len : 80), s,
                 profiles[0].name, profiles[PROFILE_COUNT - 1].name);
@@ -137,15 +144,17 @@ static void complain(const gate_desc *d, const char *s, size_t len) {
 
 static int gate_index(const char *s, size_t len) {
     for (int g = 0; g < G_COUNT; g++)
-        if (strlen(descs[g].name) == len && !memcmp(descs[g].name, s, len)) return g;
+        if (is_word(descs[g].name, s, len)) return g;
     return -1;
 }
 
 /* One "NAME=value" without the prefix. */
 static void apply_setting(const char *s, size_t len, bool user) {
-    const char *eq = memchr(s, '=', len);
-    if (!eq) return;
-    size_t nlen = (size_t)(eq - s), vlen = len - nlen - 1;
+    size_t nlen = 0;
+    while (nlen < len && s[nlen] != '=') nlen++;
+    if (nlen == len) return;
+    const char *value = s + nlen + 1;
+    size_t vlen = len - nlen - 1;
     int g = gate_index(s, nlen);
     if (g < 0) {
         hak_msg("unknown gate %s%.*s; ignored (gates.def lists the gates)", PREFIX, (int)(nlen < 80 ? nlen : 80), s);
@@ -155,8 +164,8 @@ static void apply_setting(const char *s, size_t len, bool user) {
     if (!read_here(d) || (!user && set_by_user[g])) return;
     if (d->type == GATE_PROFILE && vlen == 0) return;
     long long v;
-    if (!parse_value(d, eq + 1, vlen, &v)) {
-        complain(d, eq + 1, vlen);
+    if (!parse_value(d, value, vlen, &v)) {
+        complain(d, value, vlen);
         return;
     }
     hak_gate_value[g] = v;
@@ -215,7 +224,7 @@ static int print_value(const gate_desc *d, long long v, char *out, size_t size) 
     return snprintf(out, size, "%.*s", (int)strcspn(w, " "), w);
 }
 
-size_t gates_json(char *buf, size_t size) {
+COLD size_t gates_json(char *buf, size_t size) {
     size_t n = 0;
     char value[GATE_TEXT_MAX];
     for (int g = 0; g < G_COUNT; g++) {

@@ -184,13 +184,17 @@ static void take_back(heap *h) {
     h->tls = NULL; /* its record stays as it is: what it counted still counts */
 }
 
-void heap_look_for_idle(const heap *self) {
-    uint64_t now = os_now_coarse_ns(), last = peek(&looked), idle = (uint64_t)gate(G_SS_LEAN_CACHE_IDLE_MS);
-    if (!idle || now - last < idle * IDLE_NS_PER_MS ||
-        !__atomic_compare_exchange_n(&looked, &last, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        return;
+static COLD void look_at_all(const heap *self) {
     lock(&heaps_lock);
     for (heap *h = hak_heaps; h; h = h->made)
         if (h != self && h->tls) take_back(h);
     unlock(&heaps_lock);
+}
+
+void heap_look_for_idle(const heap *self) {
+    uint64_t now = os_now_coarse_ns(), last = peek(&looked), idle = (uint64_t)gate(G_SS_LEAN_CACHE_IDLE_MS);
+    if (!last) poke(&looked, now); /* nobody is idle yet */
+    if (idle && policy_is_due(last, now, idle * IDLE_NS_PER_MS) &&
+        __atomic_compare_exchange_n(&looked, &last, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        look_at_all(self);
 }

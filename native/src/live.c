@@ -47,7 +47,7 @@ static int create_file(void) {
 }
 
 /* What stands there under the name was left by a process that had the same number, or by this one before exec. */
-void live_publish(void) {
+COLD void live_publish(void) {
     char name[sizeof path];
     (void)snprintf(name, sizeof name, "%s/hakmem.%ld", folder, (long)getpid());
     if (!rename(path, name)) memcpy(path, name, sizeof path);
@@ -59,7 +59,7 @@ static void remove_file(void) {
     owner = 0;
 }
 
-bool live_start(const char *where, unsigned ss_units) {
+COLD bool live_start(const char *where, unsigned ss_units) {
     int saved = errno;
     (void)snprintf(folder, sizeof folder, "%s", where);
     hak_live_shift = (unsigned)__builtin_ctz(ss_units);
@@ -79,8 +79,7 @@ bool live_start(const char *where, unsigned ss_units) {
     return p != NULL;
 }
 
-void live_show(size_t units) {
-    if (!hak_live) return;
+COLD void live_show(size_t units) {
     int saved = errno;
     poke(&hak_live->known, units);
     /* By name, not by a descriptor kept open: the program may close what it does not know. */
@@ -102,7 +101,7 @@ static bool copy_into(int fd) {
     return true;
 }
 
-bool live_forked(void) {
+COLD bool live_forked(void) {
     if (!hak_live) return false;
     int saved = errno, fd = create_file();
     size_t all = bytes_for(hak_arena_units);
@@ -117,9 +116,9 @@ bool live_forked(void) {
     return ok;
 }
 
-void live_end(void) { remove_file(); }
+COLD void live_end(void) { remove_file(); }
 
-uint64_t live_start_ticks(void) {
+COLD uint64_t live_start_ticks(void) {
     char buf[1024], *at;
     if (!os_read_small("/proc/self/stat", buf, sizeof buf) || !(at = strrchr(buf, ')'))) return 0;
     for (int field = 2; field < 22 && at; field++) at = strchr(at + 1, ' '); /* the name may hold blanks and brackets */

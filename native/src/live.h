@@ -34,7 +34,7 @@ extern HIDDEN unsigned hak_live_shift; /* units in a SuperSlab, as a power of tw
 /* Make a file in `folder`; false, and one line on stderr: it cannot be. */
 bool live_start(const char *folder, unsigned ss_units);
 void live_publish(void); /* it is complete: it gets its name, hakmem.<pid> */
-void live_show(size_t units);  /* so many units have a record now: makes room for their words */
+void live_show(size_t units);  /* while there is a page: so many units have a record now: makes room for their words */
 bool live_forked(void);        /* in the child: a file of its own, to be published, or none (false: nothing is shown any more) */
 void live_end(void);           /* removes the file */
 uint64_t live_start_ticks(void); /* when this process began, in clock ticks since boot */

@@ -137,7 +137,7 @@ static void grow_metadata(const void *p, size_t size) {
     unlock(&meta_lock);
 }
 
-void os_meta_move(os_meta_table *to) {
+COLD void os_meta_move(os_meta_table *to) {
     lock(&meta_lock);
     memcpy(to, hak_os_meta, sizeof *to);
     hak_os_meta = to;
@@ -297,7 +297,7 @@ size_t os_resident_bytes(void) {
 /* One word a page: bit 63 present, bit 56 mapped by nobody else, which the page of zeros behind memory that was only read is not. */
 #define PAGE_OURS (UINT64_C(1) << 63 | UINT64_C(1) << 56)
 
-size_t os_resident_in(const void *p, size_t size) {
+COLD size_t os_resident_in(const void *p, size_t size) {
     uint64_t words[512];
     size_t page = getauxval(AT_PAGESZ);
     int saved = errno, fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -314,12 +314,12 @@ size_t os_resident_in(const void *p, size_t size) {
     return ok ? found * page : SIZE_MAX;
 }
 
-void *os_map_file(void *at, int fd, size_t size) {
+COLD void *os_map_file(void *at, int fd, size_t size) {
     void *p = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
-bool os_unshare(void *at, size_t keep, size_t size) {
+COLD bool os_unshare(void *at, size_t keep, size_t size) {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
     void *copy = mmap(NULL, keep, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (copy == MAP_FAILED) return false;

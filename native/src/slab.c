@@ -415,7 +415,7 @@ void slab_abandon(slab_heap *h) {
     while (h->warm_count) ss_units_free(h->warm[--h->warm_count], 1);
 }
 
-size_t slab_trim(void) {
+COLD size_t slab_trim(void) {
     size_t start = lean_resident();
     slab_drain_depot();
     slab_lock_all();

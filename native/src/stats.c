@@ -55,7 +55,7 @@ void stats_unregister(stats_block *b) {
     unlock(&blocks_lock);
 }
 
-void stats_share(stats_block *to, size_t n, uint64_t *odd_while_moving) {
+COLD void stats_share(stats_block *to, size_t n, uint64_t *odd_while_moving) {
     lock(&blocks_lock);
     add(to, hak_stats_shared);
     __atomic_store_n(&hak_stats_shared, to, __ATOMIC_RELEASE);
@@ -93,7 +93,7 @@ size_t stats_counts(uint64_t *counts, size_t size) {
     return n;
 }
 
-size_t stats_json(char *buf, size_t size) {
+COLD size_t stats_json(char *buf, size_t size) {
     static const char *const kinds[OCT_KINDS] = {HAK_OCT_KINDS};
     stats_block t;
     size_t n = 0;

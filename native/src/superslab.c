@@ -53,7 +53,7 @@ static bool know_units(size_t end) {
         !commit_entries(table, sizeof(SuperSlab), from / ss_units, to / ss_units))
         return false;
     __atomic_store_n(&known_units, to, __ATOMIC_RELEASE);
-    live_show(to);
+    if (hak_live) live_show(to);
     return true;
 }
 
@@ -65,7 +65,7 @@ static void tell(const SuperSlab *ss) {
     live_superslab((size_t)(ss - table), word);
 }
 
-void ss_tell_all(void) {
+COLD void ss_tell_all(void) {
     live_show(known_units);
     for (size_t i = 0; i < top; i++) tell(&table[i]);
     for (size_t u = 0; u < top << (ss_shift - UNIT_SHIFT); u++) unit_tell(unit_record(u));
@@ -474,7 +474,7 @@ static void bring_pages(size_t first, size_t n) {
     }
 }
 
-size_t ss_span_alloc(size_t n, size_t align, size_t bytes, bool *zeroed) {
+COLD size_t ss_span_alloc(size_t n, size_t align, size_t bytes, bool *zeroed) {
     if (n > table_len) return SIZE_MAX;
     lock(&ss_lock);
     size_t first = find_span(n, align);
@@ -523,7 +523,7 @@ static void vacate(size_t first, size_t n, bool give_back) {
     }
 }
 
-void ss_span_free(SuperSlab *head) {
+COLD void ss_span_free(SuperSlab *head) {
     lock(&ss_lock);
     STAT(span_free);
     vacate((size_t)(head - table), head->span, head->bytes >= DIRECT_BYTES);
@@ -544,7 +544,7 @@ static bool grow_span(size_t first, size_t had, size_t n, size_t bytes) {
     return occupy(first + had, n - had, had << ss_shift, bytes, &zeroed);
 }
 
-SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes) {
+COLD SuperSlab *ss_span_resize(SuperSlab *head, size_t n, size_t bytes) {
     lock(&ss_lock);
     size_t first = (size_t)(head - table), had = head->span, old_bytes = head->bytes;
     bool zeroed;

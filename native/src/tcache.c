@@ -286,7 +286,7 @@ bool tcache_holds(const void *p, unsigned cls) {
 
 /* A thread that freed something at its very end is not known to have ended, and its state may be gone: so it is read as a
  * debugger would, and must name its heap. What another thread counts may be late by the call it is in. */
-bool tcache_blocks(size_t blocks[CLASSES + 1]) {
+COLD bool tcache_blocks(size_t blocks[CLASSES + 1]) {
     tcache t;
     bool told = os_read_memory(&t, &hak_tls, sizeof t) == OS_READ;
     heap_lock_all();
@@ -304,7 +304,7 @@ bool tcache_blocks(size_t blocks[CLASSES + 1]) {
     return told;
 }
 
-tcache_layout tcache_where(void) {
+COLD tcache_layout tcache_where(void) {
     return (tcache_layout){
         .made = &hak_heaps,
         .next = offsetof(heap, made),
