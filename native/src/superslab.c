@@ -153,27 +153,29 @@ static void unlist_partial(SuperSlab *ss) {
     if (ss->next) ss->next->prev = ss->prev;
 }
 
-static void forget_pages(SuperSlab *ss) {
+/* Its pages are gone; how many there were. */
+static size_t forget_pages(SuperSlab *ss) {
+    size_t before = free_resident;
     for (size_t u = ss_first_unit(ss), e = u + ss_units; u < e; u++) set_resident(unit_record(u), 0, false);
+    return (before - free_resident) >> hak_page_shift;
 }
 
 /* Give the pages of an empty SuperSlab back: decommit, else drop the mapping, else it stays as it is. */
 static void retire(SuperSlab *ss) {
-    unsigned pages = (unsigned)((size_t)ss_units << (UNIT_SHIFT - hak_page_shift));
     if (!ss_maybe_decommit_superslab(address_of(ss), ss_bytes())) {
         if (lean_released_reads_zero()) ss->nonzero = 0;
+        size_t pages = forget_pages(ss);
         STAT_N(pages_released, pages);
         ss_os_stats_record_lean_retire();
         set_kind(ss, SS_CLEAN);
     } else if (os_uncommit(address_of(ss), ss_bytes())) {
         ss->nonzero = 0;
         ss->huge = 0;
+        forget_pages(ss);
         set_kind(ss, SS_NONE);
     } else {
         set_kind(ss, SS_DIRTY);
-        return;
     }
-    forget_pages(ss);
 }
 
 static void emptied(SuperSlab *ss) {
@@ -517,9 +519,12 @@ static void vacate(size_t first, size_t n, bool give_back) {
         SuperSlab *ss = &table[i];
         if (gone) ss->huge = 0;
         if (gone || lean_released_reads_zero()) ss->nonzero = 0;
-        if (lazy) ss_os_stats_record_lean_retire();
+        size_t pages = forget_pages(ss);
+        if (lazy) {
+            STAT_N(pages_released, pages);
+            ss_os_stats_record_lean_retire();
+        }
         set_kind(ss, gone ? SS_NONE : SS_CLEAN);
-        forget_pages(ss);
     }
 }
 
