@@ -207,7 +207,8 @@ def _slim(svg: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """Shorten the names of recorded traces: `trace:data/traces/gcc.trace.zst,repeat=10` reads `trace:gcc`."""
+    """Shorten workloads: `trace:data/traces/gcc.trace.zst,repeat=10` reads `trace:gcc`, `cycles=10000000` `10M`."""
+    text = re.sub(r"=(\d+)000000\b", r"=\1M", text)
     return re.sub(r"\btrace:(?:[^\s,:]*/)?([^\s,:/]+?)\.trace(?:\.zst)?(?:,repeat=\d+)?", r"trace:\1", text)
 
 

@@ -251,8 +251,8 @@ class RebaseSpec(Parameters):
 
     `peer` is the one that counts, named before anything is measured (None: mimalloc where it is installed, else the
     system's allocator). `linked`: directly linked programs (hakmem, mimalloc) instead of preloaded libraries. On
-    `counted` the instructions of an operation are counted. `workloads` go by `profile`: five quick blocks of nine arms
-    fit into five minutes only where slow allocators are asked for less.
+    `counted` the instructions of an operation are counted. `workloads` go by `profile`: a quick run gets
+    through several blocks only where slow allocators are asked for less.
     """
 
     SIZES: ClassVar[Mapping[Profile, Mapping[str, object]]] = {

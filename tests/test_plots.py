@@ -142,8 +142,9 @@ def test_names_beside_lines_stand_apart_and_in_order() -> None:
     assert heights[2] == pytest.approx(0.505, abs=0.02)  # the middle one of three stays where its line ends
 
 
-def test_recorded_traces_have_short_names() -> None:
+def test_workloads_have_short_names() -> None:
     assert figure.spoken("trace:data/traces/gcc.trace.zst,repeat=10: so") == "trace:gcc: so"
+    assert figure.spoken("mixed:ws=400,cycles=200000000") == "mixed:ws=400,cycles=200M"
     assert figure.spoken("trace:mine.trace, mixed:ws=400") == "trace:mine, mixed:ws=400"
 
 

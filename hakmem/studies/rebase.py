@@ -166,10 +166,10 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
         axes.set_yticks(range(len(order)), [spoken(name) for name in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(visible=False)
-        axes.xaxis.set_major_locator(FixedLocator([tick for tick in (25, 50, 75, 100, 125, 200, 400) if tick >= least]))
+        axes.xaxis.set_major_locator(FixedLocator([tick for tick in (25, 50, 100, 200, 400) if tick >= least]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("Throughput (% of the peer's, log scale)")
+        axes.set_xlabel("Throughput\n(% of the peer's, log scale)")
         fast = shown[shown["build"] == "FAST"]
         words = ", ".join(f"{w} {p:.0f} %" for w, p in zip(fast["workload"], fast["percent"], strict=True))
         return f"FAST: {words}."
