@@ -124,6 +124,18 @@ def test_bench_holds_every_allocator_to_the_named_peer(runs: Path) -> None:
     assert set(store.load(runs / f"{ledger}_loop.jsonl")["arm"]) == {"null"}
 
 
+def test_bench_compares_operations_per_cpu_second_where_the_driver_tells_them(runs: Path) -> None:
+    work = "cross:threads=2,cycles=20000"
+    lines = json.loads(
+        call("bench", "--workload", work, "--profile", "smoke", "--peer", "system", "--blocks", "2", "--json")
+    )
+    rows = store.load(runs / "bench_system.jsonl")
+    for line in lines:
+        mine = rows[(rows["arm"] == line["arm"]) & (rows["role"] != "baseline2") & (rows["status"] == "ok")]
+        assert line["per"] == "CPU s"
+        assert line["mops"] == pytest.approx(mine["extra"].map(lambda extra: extra["ops_per_cpu_s"]).median() / 1e6)
+
+
 def test_bench_holds_the_inlined_fast_path_to_the_linked_peer_and_to_the_loop(runs: Path) -> None:
     if "mimalloc" not in allocators.installed_peers():
         pytest.skip("needs linked programs of a peer: sudo apt-get install libmimalloc-dev")

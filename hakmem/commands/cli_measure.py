@@ -30,6 +30,7 @@ SPEED = (
 )
 SPEED_QUICK = ("mixed:ws=400", "mixed:ws=100000", "larson:threads=2", "pc")
 BENCH_BLOCKS = {"smoke": 3, "quick": 10, "full": 15}
+PER_CPU_SECOND = "ops_per_cpu_s"  # of drivers whose threads may have to share cores: what is compared there
 LINKED = (*allocators.PROGRAMS[allocators.LINKED_SUFFIX], allocators.NULL)
 UNLINKED = tuple(name for name in allocators.NAMES if name not in LINKED)
 
@@ -234,6 +235,8 @@ def bench(
     found = []
     for made in plans:
         rows = campaign.rows(made)
+        told = zip(rows["extra"], rows["ops_per_s"], strict=True)
+        rows["speed"] = [extra.get(PER_CPU_SECOND, ops_per_s) for extra, ops_per_s in told]
         lines = [_bench_line(cell, one, work, made) for work, cell in _cells(rows, made) for one in made.arms]
         to = made.arms[0].label if inline else against
         found += [line | {"to": to} for line in lines if line]
@@ -332,15 +335,16 @@ def _bench_line(cell: pd.DataFrame, arm: arms.Arm, work: workload.Workload, made
     mine = cell[(cell["arm"] == arm.label) & (cell["role"] == arm.role) & (cell["status"] == "ok")]
     if arm.role == "baseline2" or mine.empty:
         return {}
-    ratios = stats.log_ratios(stats.wide(cell, "ops_per_s"), stats.BASELINE if arm.role == "baseline" else arm.label)
+    ratios = stats.log_ratios(stats.wide(cell, "speed"), stats.BASELINE if arm.role == "baseline" else arm.label)
     found = stats.interval(ratios).exp() if ratios.size > 1 and arm.role != "baseline" else None
     return {
         "workload": work.text,
         "arm": arm.label,
         "version": arm.allocator.version,
         "linkage": arm.allocator.linkage,
-        "mops": float(mine["mops"].median()),
-        "spread_percent": 100 * stats.cv(mine["mops"]) if len(mine) > 1 else None,
+        "mops": float(mine["speed"].median()) / 1e6,
+        "per": "CPU s" if any(PER_CPU_SECOND in extra for extra in mine["extra"]) else "s",
+        "spread_percent": 100 * stats.cv(mine["speed"].astype(float)) if len(mine) > 1 else None,
         "ratio": found.estimate if found else None,
         "ratio_low": found.low if found else None,
         "ratio_high": found.high if found else None,

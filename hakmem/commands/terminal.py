@@ -218,7 +218,8 @@ def bench(lines: list[dict[str, Any]]) -> None:
     """Print one table a workload and baseline: an allocator a line, with the command of its trials below."""
     for work, to in dict.fromkeys((line["workload"], line["to"]) for line in lines):
         mine = [line for line in lines if (line["workload"], line["to"]) == (work, to)]
-        columns = ["allocator", "version", "linkage", "ops/s", "spread %", f"to {to} (95 %)", "blocks", "peak MB"]
+        rate = f"ops/{mine[0]['per']}"
+        columns = ["allocator", "version", "linkage", rate, "spread %", f"to {to} (95 %)", "blocks", "peak MB"]
         cells = []
         for line in mine:
             ratio = f"{line['ratio']:.3f} ({line['ratio_low']:.3f}..{line['ratio_high']:.3f})" if line["ratio"] else ""
