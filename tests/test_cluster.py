@@ -22,6 +22,7 @@ from hakmem.errors import ClusterError
 from hakmem.hosts import wire
 from hakmem.hosts.worker import _offered as offered_at
 from hakmem.planning import Plan
+from hakmem.system import turn
 
 PLANNER = """
 import sys
@@ -109,12 +110,18 @@ def sockets(process: Process) -> set[str]:
     return {str(one.laddr.ip) for one in found}
 
 
-def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(tmp_path: Path, start: Start) -> None:
+def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(
+    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(turn.DIRECTORY, str(tmp_path))
     few = {"allocators": ["hakmem"], "decommit": ["OFF"], "target_mb": [10]}
     made = plan(tmp_path, workloads=["mixed:ws=50,cycles=15000000"], blocks=3, **few)
     session = planner(start, tmp_path, made, "tcp://127.0.0.1:0")
     address = listening(tmp_path, session)
-    one, two = worker(start, address, "one"), worker(start, address, "two")
+    with turn.taken():  # nobody measures until both have a block
+        one, two = worker(start, address, "one"), worker(start, address, "two")
+        logs = tmp_path / "1.err", tmp_path / "2.err"
+        wait_for(lambda: all("waiting until" in log.read_text() for log in logs), session, one, two)
     wait_for(lambda: set(trials(made.ledger)["host"]) == {"one", "two"}, session, one, two)
     wait_for(lambda: trials(made.ledger)["host"].value_counts()["one"] % len(made.arms), session, one, two)
     assert sockets(session) == sockets(two) == {"127.0.0.1"}
@@ -185,16 +192,16 @@ def test_a_worker_lets_go_of_its_block_when_the_planner_is_gone(
 ) -> None:
     (tmp_path / "scratch").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
-    planning = planner(
+    session = planner(
         start, tmp_path, plan(tmp_path, workloads=["mixed:ws=50,cycles=100000000000"]), "tcp://127.0.0.1:0"
     )
-    working = worker(start, listening(tmp_path, planning), "one")
+    working = worker(start, listening(tmp_path, session), "one")
 
     def measuring() -> list[psutil.Process]:
         return [one for one in psutil.Process(working.pid).children() if one.name().startswith("bench_")]
 
-    (child,) = wait_for(measuring, planning, working)
-    planning.kill()
+    (child,) = wait_for(measuring, session, working)
+    session.kill()
     assert working.wait(timeout=120) == 0
     assert not child.is_running()
     assert not list((tmp_path / "scratch").glob("hakmem-[bw]*"))  # the block itself ended, in order

@@ -320,7 +320,7 @@ class _Dealer(Session):
     def land(self, flight: _Flight) -> None:
         """End a block that was measured, lost with its worker, or refused by it."""
         error = flight.future.exception() if flight.future.status == "error" else None
-        if isinstance(error, KilledWorker) or flight.future.status == "cancelled":
+        if isinstance(error, KilledWorker | ConnectionAbortedError) or flight.future.status == "cancelled":
             self.lose(flight)
             return
         del self.flights[flight.host]

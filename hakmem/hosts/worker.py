@@ -106,11 +106,11 @@ class Host(Worker):
 
         Raises
         ------
-        ClusterError
-            The worker is about to end, and a row made now would be that of a killed process.
+        ConnectionAbortedError
+            The worker is about to end: its block is lost, and a row made now would be that of a killed process.
         """
         if self.leaving:
-            raise ClusterError("the sweep has ended")
+            raise ConnectionAbortedError(f"the worker on {self.name} had to end")
         self.log_event(session, (record, series))
 
 
