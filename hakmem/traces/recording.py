@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import numpy.typing as npt
@@ -141,15 +142,26 @@ def _raws(folder: Path) -> list[Path]:
 
 
 def _run(command: list[str], env: dict[str, str]) -> int:
-    with subprocess.Popen(command, env=env) as process:
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        signal.signal(signal.SIGINT, lambda *_: None)  # the terminal tells the program too; what it noted counts
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
+    running: list[subprocess.Popen[bytes]] = []
+    asked: list[int] = []  # to end
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        for process in running:
+            process.terminate()
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal tells the program too; what it noted counts
+    signal.signal(signal.SIGTERM, hand_on)
+    try:
+        with subprocess.Popen(command, env=env) as process:
+            running.append(process)
+            if asked:
+                process.terminate()
             return process.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _beside(output: Path, suffix: str) -> Path:
