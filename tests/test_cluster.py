@@ -110,10 +110,7 @@ def sockets(process: Process) -> set[str]:
     return {str(one.laddr.ip) for one in found}
 
 
-def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(
-    tmp_path: Path, start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(turn.DIRECTORY, str(tmp_path))
+def test_blocks_are_dealt_out_whole_and_a_lost_worker_leaves_rows(tmp_path: Path, start: Start) -> None:
     few = {"allocators": ["hakmem"], "decommit": ["OFF"], "target_mb": [10]}
     made = plan(tmp_path, workloads=["mixed:ws=50,cycles=15000000"], blocks=3, **few)
     session = planner(start, tmp_path, made, "tcp://127.0.0.1:0")
