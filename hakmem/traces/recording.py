@@ -11,6 +11,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -158,7 +159,9 @@ def _run(command: list[str], env: dict[str, str]) -> int:
             running.append(process)
             if asked:
                 process.terminate()
-            return process.wait()
+            while True:  # a signal that comes just before a wait without end would be heard at its end
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=1)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
