@@ -3,6 +3,7 @@
 Both sides of a comparison run in turns, the order changing from pair to pair; a figure is that of the pairs.
 """
 
+import functools
 import os
 import re
 import shutil
@@ -19,9 +20,10 @@ from hakmem import run, stats, workload
 from hakmem.builds.arms import Arm
 from hakmem.builds.build import Build
 from hakmem.errors import TrialFailed
+from hakmem.pairs import in_turns
 from hakmem.progress import Progress
-from hakmem.system import turn
 from hakmem.traces import fitted, generate, recording, trace
+from hakmem.workload import Workload
 
 MADE_BOUND = {"mixed": 50.0}  # millions of events a second
 MADE_BOUND_ELSE = 20.0
@@ -149,17 +151,17 @@ def replaying(build: Build, arm: Arm, cycles: int, pairs: int, progress: Progres
     TrialFailed
         A run did not end well.
     """
-    works = [workload.parse(f"{kind}ws=400,cycles={cycles}") for kind in ("mixed:", "gen:mixed,")]
-    took = np.zeros((pairs, 2))
-    with turn.taken(progress.wait):
-        for pair in range(pairs):
-            for side in (0, 1) if pair % 2 else (1, 0):
-                line, complaint = run.unwatched(build, arm, works[side], padding=run.padding_of(1, pair))
-                if line is None or not line.ops_per_s:
-                    raise TrialFailed(f"{arm.label} on {works[side].text}: {complaint}")
-                took[pair, side] = 1e9 / line.ops_per_s
-            left = (pairs - pair - 1) * sum(work.expected_s for work in works)
-            progress.step(pair + 1, pairs, left, arm.label)
+
+    def rate(work: Workload, pair: int) -> float:
+        line, complaint = run.unwatched(build, arm, work, padding=run.padding_of(1, pair))
+        if line is None or not line.ops_per_s:
+            raise TrialFailed(f"{arm.label} on {work.text}: {complaint}")
+        return line.ops_per_s
+
+    of_driver, of_replay = (
+        functools.partial(rate, workload.parse(f"{kind}ws=400,cycles={cycles}")) for kind in ("mixed:", "gen:mixed,")
+    )
+    took = 1e9 / np.array(in_turns(of_driver, of_replay, pairs, progress, arm.label))
     driver, replay = np.median(took, axis=0)
     added = stats.interval(took[:, 1] - took[:, 0])
     return Replaying(arm.label, float(driver), float(replay), added, _added_instructions(build))
@@ -236,18 +238,21 @@ def recorded(build: Build, command: Sequence[str], pairs: int, progress: Progres
         It ended with a status other than 0.
     """
     program = recording.program(command)
-    wall, cpu = np.zeros((pairs, 2)), np.zeros((pairs, 2))
     records = 0
-    with turn.taken(progress.wait):
-        for pair in range(pairs):
-            for side in (0, 1) if pair % 2 else (1, 0):
-                with tempfile.TemporaryDirectory(prefix="hakmem-") as folder:
-                    env = recording.environment(build, Path(folder)) if side else dict(os.environ)
-                    wall[pair, side], cpu[pair, side] = _timed(program, env)
-                    records = recording.noted(Path(folder)) if side else records
-            left = (pairs - pair - 1) * float(wall[: pair + 1].sum(axis=1).mean())
-            progress.step(pair + 1, pairs, left, command[0])
-    longer, busier = (stats.interval(np.log(took[:, 1] / took[:, 0])).exp() for took in (wall, cpu))
+
+    def plain(_: int) -> tuple[float, float]:
+        return _timed(program, dict(os.environ))
+
+    def noted(_: int) -> tuple[float, float]:
+        nonlocal records
+        with tempfile.TemporaryDirectory(prefix="hakmem-") as folder:
+            took = _timed(program, recording.environment(build, Path(folder)))
+            records = recording.noted(Path(folder))
+        return took
+
+    took: stats.Array = np.array(in_turns(plain, noted, pairs, progress, command[0]))  # pairs x sides x (wall, CPU)
+    wall, cpu = took[..., 0], took[..., 1]
+    longer, busier = (stats.interval(np.log(one[:, 1] / one[:, 0])).exp() for one in (wall, cpu))
     plain_s, recorded_s = (float(value) for value in np.median(wall, axis=0))
     return Recording(longer, busier, plain_s, recorded_s, records)
 

@@ -13,8 +13,8 @@ from hakmem import run, sample, stats
 from hakmem.builds.arms import Arm
 from hakmem.builds.build import Build
 from hakmem.errors import TrialFailed
+from hakmem.pairs import in_turns
 from hakmem.progress import Progress
-from hakmem.system import turn
 from hakmem.workload import Workload
 
 BOUND = 0.5  # percent of throughput
@@ -75,27 +75,28 @@ def measure(build: Build, arm: Arm, work: Workload, pairs: int, progress: Progre
     TrialFailed
         A trial did not end well.
     """
-    ratios, samples = [], 0
-    with turn.taken(progress.wait):
-        for pair in range(pairs):
-            rates: dict[bool, float] = {}
-            for watched in (True, False) if pair % 2 else (False, True):
-                sampler = sample.Sampler() if watched and sample.use(work.threads) else None
-                rates[watched] = _rate(build, arm, work, run.padding_of(1, pair), watched, sampler)
-                samples += len(sampler.t_s) if sampler else 0
-            ratios.append(rates[True] / rates[False])
-            progress.step(pair + 1, pairs, (pairs - pair - 1) * 2 * work.expected_s, work.text)
-    effect = stats.interval(np.log(ratios)).percent()
+    samples = 0
+
+    def plain(pair: int) -> float:
+        line, complaint = run.unwatched(build, arm, work, padding=run.padding_of(1, pair))
+        return _rate(line, f"{arm.label} on {work.text} without the workbench: {complaint}")
+
+    def watched(pair: int) -> float:
+        nonlocal samples
+        sampler = sample.Sampler() if sample.use(work.threads) else None
+        tick = sampler.tick if sampler else None
+        outcome = run.trial(build, arm, work, padding=run.padding_of(1, pair), tick=tick)
+        samples += len(sampler.t_s) if sampler else 0
+        complaint = f"{outcome.status}: {outcome.complaint or outcome.exit.stderr_tail.strip()}"
+        line = outcome.line if outcome.status == "ok" else None
+        return _rate(line, f"{arm.label} on {work.text} with the workbench: {complaint}")
+
+    rates: stats.Array = np.array(in_turns(plain, watched, pairs, progress, work.text))
+    effect = stats.interval(np.log(rates[:, 1] / rates[:, 0])).percent()
     return OwnCost(workload=work.text, arm=arm.label, effect=effect, samples=samples)
 
 
-def _rate(build: Build, arm: Arm, work: Workload, padding: int, watched: bool, sampler: sample.Sampler | None) -> float:
-    if watched:
-        outcome = run.trial(build, arm, work, padding=padding, tick=sampler.tick if sampler else None)
-        line = outcome.line if outcome.status == "ok" else None
-        complaint = f"{outcome.status}: {outcome.complaint or outcome.exit.stderr_tail.strip()}"
-    else:
-        line, complaint = run.unwatched(build, arm, work, padding=padding)
+def _rate(line: run.DriverLine | None, complaint: str) -> float:
     if line is None or not line.ops_per_s:
-        raise TrialFailed(f"{arm.label} on {work.text} {'with' if watched else 'without'} the workbench: {complaint}")
+        raise TrialFailed(complaint)
     return line.ops_per_s
