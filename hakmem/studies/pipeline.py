@@ -149,7 +149,8 @@ def judge(found: pd.DataFrame, superslab: pd.DataFrame) -> tuple[Word, list[str]
     line = PER / SERVED
     sides = [one.below(line) for one in missed.values()]
     word: Word = "NO-GO" if False in sides else "INCONCLUSIVE" if None in sides else "GO"
-    (most, worst), (least, best) = _most(missed), _least(missed)
+    most, worst = _most(missed)
+    best, least = min((one.estimate, name) for name, one in missed.items())
     (home_on, returned), (remote_on, crossed) = _most(home), _most(remote)
     return word, [
         f"Of 1,000 mallocs the hot list serves all but {_figure(worst)} on {most}, all but {_figure(best)} on {least}.",
@@ -169,11 +170,11 @@ def _first(found: pd.DataFrame, what: str) -> dict[str, Interval]:
 
 
 def _most(found: Mapping[str, Interval]) -> tuple[str, float]:
-    return max(((name, one.estimate) for name, one in found.items()), key=lambda pair: pair[1], default=("", 0.0))
+    return _largest({name: one.estimate for name, one in found.items()})
 
 
-def _least(found: Mapping[str, Interval]) -> tuple[str, float]:
-    return min(((name, one.estimate) for name, one in found.items()), key=lambda pair: pair[1], default=("", 0.0))
+def _largest(values: Mapping[str, float]) -> tuple[str, float]:
+    return max(values.items(), key=lambda pair: pair[1], default=("", 0.0))
 
 
 def _figure(value: float) -> str:
@@ -239,7 +240,7 @@ def rooms(counts: pd.DataFrame) -> Figure:
     parts = {name: name for name in dict.fromkeys([*ROOMS.values(), "other"])}
     behind = summed[(summed["arm"] == BUILD) & ~summed["what"].isin(["fast path", "counting (OBSERVE)"])]
     shares = behind.groupby("workload")["estimate"].sum()
-    most, share = max(((str(name), float(n)) for name, n in shares.items()), key=lambda one: one[1], default=("", 0.0))
+    most, share = _largest({str(name): float(n) for name, n in shares.items()})
     title = f"Speed-first spends most behind the fast path on {most}: {share:.0f} instructions an op"
     note = (
         "Instructions of the allocator an operation, by the source file they stand in, counted under callgrind: exact, "
