@@ -275,18 +275,8 @@ def p_beyond(x: npt.ArrayLike, line: float) -> float:
     return float(2 * stats.t.sf(abs(float(x.mean()) - line) / error, x.size - 1))
 
 
-def holm(p: npt.ArrayLike) -> Array:
-    """Holm's step-down adjusted p values, in the order given (Holm 1979)."""
-    p = np.asarray(p, dtype=float)
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(stepped, 1.0)
-    return adjusted
-
-
 def holm_levels(p: npt.ArrayLike, alpha: float = 0.05) -> Array:
-    """Confidence level for each of several intervals so that deciding by them is Holm's procedure.
+    """Confidence level for each of several intervals so that deciding by them is Holm's procedure (Holm 1979).
 
     The smallest p is held against alpha/m, the next against alpha/(m-1), and so on; from the first that fails on, all
     keep its level.
