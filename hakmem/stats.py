@@ -25,6 +25,7 @@ EXACT_FLIPS = 15  # up to 2^15 sign patterns are enumerated, beyond they are dra
 POWER = 0.90
 TELLING = 1000.0  # percent, or KiB: an interval as wide tells nothing
 POINT_COLUMNS = ("arm", "memory", "memory_low", "memory_high", "speed", "speed_low", "speed_high", "n")
+SHARE_COLUMNS = ("share", "low", "high", "lead", "lead_low", "lead_high", "n")
 
 
 @dataclass(frozen=True)
@@ -474,13 +475,62 @@ def _standing(points: pd.DataFrame, arm: str) -> tuple[bool, str]:
     return better.empty, "" if sure.empty else str(sure["speed"].idxmax())
 
 
-def hypervolume(memory: npt.ArrayLike, speed: npt.ArrayLike, most_memory: float, least_speed: float = 0.0) -> float:
-    """Area of (memory x speed) that some point beats, up to the corner (most_memory, least_speed); big is good."""
+def hypervolume(memory: npt.ArrayLike, speed: npt.ArrayLike, most_memory: float) -> float:
+    """Area of (memory x speed) that some point dominates, up to `most_memory` (Zitzler and Thiele 1998)."""
     order = np.argsort(memory, kind="stable")
-    m, s = np.asarray(memory, dtype=float)[order], np.asarray(speed, dtype=float)[order]
-    inside = (m < most_memory) & (s > least_speed)
-    m, s = m[inside], np.maximum.accumulate(s[inside] - least_speed) if inside.any() else s[inside]
+    m = np.minimum(np.asarray(memory, dtype=float)[order], most_memory)
+    s = np.maximum.accumulate(np.asarray(speed, dtype=float)[order])
     return float(np.sum(np.diff(np.append(m, most_memory)) * s))
+
+
+def dominated_share(rows: pd.DataFrame, memory: str, speed: str = "mops", level: float = 0.95) -> pd.DataFrame:
+    """Share of the rectangle memory x speed that the arms of each allocator dominate together, in percent.
+
+    The rectangle reaches from nothing to the largest memory and the largest speed of any arm: 100 % would be that speed
+    in no memory.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Trials of one workload.
+    memory, speed : str
+        Columns; memory is better low, speed better high.
+
+    Returns
+    -------
+    DataFrame
+        Index allocator, that of the baseline first; columns share, low, high; lead, lead_low, lead_high (how far the
+        first allocator is ahead of this one, in points); n. Empty where no block has every arm.
+
+    Notes
+    -----
+    An area of the arms' geometric means, not a mean of areas, in which the allocator with most arms would gain by
+    noise. Intervals are those of the jackknife's pseudo-values over blocks (Tukey 1958), paired for the lead.
+    """
+    m, s = wide(rows, memory), wide(rows, speed)
+    arms = [arm for arm in m.columns.intersection(s.columns) if arm != BASELINE2]
+    logs = pd.concat([m[arms], s[arms]], axis=1, keys=(memory, speed)).dropna().map(math.log)
+    if logs.empty:
+        return pd.DataFrame(columns=SHARE_COLUMNS, index=pd.Index([], name="allocator"))
+    ranked = rows.assign(key=keys(rows)).sort_values("role", key=lambda role: role != "baseline", kind="stable")
+    owner = dict(zip(ranked["key"], ranked["allocator"], strict=True))
+    owned = {name: [n for n, arm in enumerate(arms) if owner[arm] == name] for name in dict.fromkeys(owner.values())}
+    mine = {name: at for name, at in owned.items() if at}
+
+    def shares(means: Array) -> list[float]:
+        m, s = np.exp(means).reshape(2, -1)
+        return [100 * hypervolume(m[at], s[at], m.max()) / (m.max() * s.max()) for at in mine.values()]
+
+    x = np.stack([over_layouts(logs[column]) for column in logs], axis=1)
+    n = len(x)
+    whole = np.array([shares(x.mean(axis=0))])
+    without = [shares(np.delete(x, block, axis=0).mean(axis=0)) for block in range(n)] if n > 1 else whole
+    pseudo = n * whole - (n - 1) * np.array(without)
+    records = []
+    for of in pseudo.T:
+        share, lead = interval(of, level), interval(pseudo[:, 0] - of, level)
+        records.append((share.estimate, share.low, share.high, lead.estimate, lead.low, lead.high, n))
+    return pd.DataFrame(records, columns=SHARE_COLUMNS, index=pd.Index(mine, name="allocator"))
 
 
 def price_of_a_megabyte(

@@ -30,3 +30,12 @@ def test_published_figures_have_today_s_beside_them() -> None:
     cv = today[("cv", "baseline")]
     assert cv is not None and 0.3 < cv < 3
     assert len(reference.beside("lean", today)) == 5
+
+
+def test_what_each_allocator_dominates() -> None:
+    table = pricing.shares(rows(study(blocks=4)))
+    assert len(table) == 4 * 5 and table["hakmem ahead by, points"][0] == 0
+    mixed = table[table["workload"] == "mixed:ws=400"].set_index("allocator")
+    assert mixed.loc["mimalloc", "dominates %"] == pytest.approx(100 * 0.92 * 0.97 / 1.005, abs=1)
+    assert mixed.loc["mimalloc", "hakmem ahead by, points"] < 0 and (mixed["low %"] <= mixed["high %"]).all()
+    assert pricing.shares(rows(study(blocks=1))[:0]).empty

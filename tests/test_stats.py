@@ -304,6 +304,49 @@ def test_hypervolume_of_two_corners() -> None:
     assert stats.hypervolume([5.0], [1.0], most_memory=4.0) == 0.0
 
 
+OWNERS = {"A": "hakmem", "A'": "hakmem", "lean": "hakmem", "near": "hakmem", "mi": "mimalloc", "fat": "system"}
+
+
+def owned(table: pd.DataFrame) -> pd.DataFrame:
+    return table.assign(allocator=stats.keys(table).map(OWNERS))
+
+
+def test_shares_of_the_rectangle_that_allocators_dominate() -> None:
+    """The corner is (40 MB, 100): hakmem's steps are 30 wide at 80 and 10 at 100, mimalloc's 20 at 90."""
+    table = owned(points(A=(30, 100), lean=(10, 80), mi=(20, 90), fat=(40, 50)))
+    found = stats.dominated_share(table, "peak_rss_mb")
+    assert list(found.index) == ["hakmem", "mimalloc", "system"]
+    assert found["share"].to_numpy() == pytest.approx([100 * (20 * 80 + 10 * 100) / 4000, 45, 0])
+    assert found["lead"].to_numpy() == pytest.approx(found["share"].iloc[0] - found["share"].to_numpy(), abs=1e-9)
+    assert set(found["n"]) == {5} and (found["high"] - found["low"]).max() < 1e-6  # what all share cancels out
+    one = stats.dominated_share(table[table["block"] == 1], "peak_rss_mb")
+    assert one["share"].iloc[0] == pytest.approx(65) and one["n"].iloc[0] == 1 and math.isinf(one["high"].iloc[0])
+    last = table[(table["block"] > 1) | (table["arm"] != "mi")]
+    assert set(stats.dominated_share(last, "peak_rss_mb")["n"]) == {3}  # blocks that have every arm
+    assert stats.dominated_share(table[table["block"] < 0], "peak_rss_mb").empty
+
+
+def test_many_alike_arms_do_not_gain_by_noise() -> None:
+    rng, centre = np.random.default_rng(3), {"A": (30, 100), "lean": (10, 97), "near": (10, 97), "mi": (10, 97)}
+    truth = 100 * (20 * 97) / 3000
+
+    def noisy() -> pd.DataFrame:
+        slow = 0.05 * rng.standard_normal(8)  # what a block does to all its arms
+
+        def figures(of: int, common: np.ndarray | float) -> dict[str, list[float]]:
+            return {arm: list(xy[of] * np.exp(common + 0.02 * rng.standard_normal(8))) for arm, xy in centre.items()}
+
+        memory, speed = rows(figures(0, 0.0), "peak_rss_mb"), rows(figures(1, slow), "mops")
+        return owned(memory.assign(mops=speed["mops"]))
+
+    found = [stats.dominated_share(noisy(), "peak_rss_mb") for _ in range(120)]
+    hakmem = [one.loc["hakmem"] for one in found]
+    assert np.mean([one["low"] <= truth <= one["high"] for one in hakmem]) >= 0.9
+    assert np.mean([one["share"] for one in hakmem]) == pytest.approx(truth, abs=0.6)
+    leads = [one.loc["mimalloc"] for one in found]
+    assert np.mean([one["lead_low"] > 0 for one in leads]) <= 0.08
+
+
 def test_price_of_a_megabyte() -> None:
     table = points(A=(30, 100), lean=(10, 90), same=(30, 90))
     price = stats.price_of_a_megabyte(table, "lean", "peak_rss_mb", "mops")

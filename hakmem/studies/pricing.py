@@ -1,4 +1,4 @@
-"""What a megabyte costs, drawn; and what was published of Memory-Lean, beside today's figures."""
+"""What a megabyte costs, drawn; what each allocator dominates; published figures of Memory-Lean beside today's."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,11 @@ from matplotlib.ticker import FuncFormatter
 
 from hakmem import stats
 from hakmem.figure import Figure, Theme, panel
-from hakmem.plots import Look, looks_of
+from hakmem.plots import Look, cells, looks_of
 from hakmem.stats import BASELINE
+from hakmem.verdict import memory_of
 
-__all__ = ["chart", "published"]
+__all__ = ["chart", "published", "shares"]
 
 MIXED = "mixed:ws=400"
 LEAN, OFF = "hakmem LEAN DONTNEED 10 MB", "hakmem LEAN OFF"
@@ -77,6 +78,24 @@ def _drawing(ordered: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, T
         return "; ".join(words) + "."
 
     return draw
+
+
+def shares(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tell for each workload what share of memory x throughput each allocator's arms dominate together.
+
+    Returns
+    -------
+    DataFrame
+        One row a workload and allocator, see `stats.dominated_share`; empty where no block has every arm.
+    """
+    found = {workload: stats.dominated_share(cell, memory_of(workload)) for workload, cell in cells(rows)}
+    known = [table.reset_index().assign(workload=workload) for workload, table in found.items() if len(table)]
+    if not known:
+        return pd.DataFrame()
+    ahead = f"{known[0]['allocator'].iloc[0]} ahead by"
+    ends = {"lead": f"{ahead}, points", "lead_low": "ahead low", "lead_high": "ahead high"}
+    names = {"share": "dominates %", "low": "low %", "high": "high %", **ends, "n": "blocks"}
+    return pd.concat(known, ignore_index=True)[["workload", "allocator", *names]].rename(columns=names)
 
 
 def published(rows: pd.DataFrame) -> dict[tuple[str, str], float | None]:
