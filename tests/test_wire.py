@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,9 @@ from test_planning import plan
 from hakmem import paths, planning
 from hakmem.builds import allocators
 from hakmem.builds.build import build as compile_native
-from hakmem.errors import BadParameter
+from hakmem.errors import BadParameter, ClusterError
 from hakmem.hosts import wire
+from hakmem.hosts.worker import _ready
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,13 @@ def test_an_offer_names_what_every_host_must_have(tmp_path: Path) -> None:
     offered = wire.offer(plan(tmp_path, allocators=["hakmem", patch, "peers"]), "s")
     assert offered.spec["allocators"] == ["hakmem", patch, *allocators.installed_peers()]  # what every host can find
     assert wire.Offer.model_validate_json(offered.model_dump_json()) == offered
+
+
+def test_a_patch_that_is_another_here_is_refused(tmp_path: Path) -> None:
+    """Its arms bear another name: a host without them would measure the others in other places."""
+    patch = f"patch:{paths.native() / 'test' / 'never_called.diff'}"
+    told = wire.offer(plan(tmp_path, allocators=["hakmem", patch]), "s").model_dump_json()
+    assert "never_called.diff@" in told and _ready(told, "here")[0].host == "here"
+    there = re.sub(r"(never_called\.diff@)\w{8}", r"\g<1>01234567", told)
+    with pytest.raises(ClusterError, match="something else: patch:never_called.diff@01234567 not here, .* there"):
+        _ready(there, "here")

@@ -168,7 +168,8 @@ def _ready(offered: str, host: str) -> tuple[Plan, Provenance]:
         made = planning.plan(kind.checked(offer.spec), build=native, ledger=nowhere, host=host)
         made = made.model_copy(update={"arms": tuple(arm for arm in made.arms if arm.label in offer.arms)})
         ours, theirs = versions(made), offer.allocators
-        differs = [f"{name} {ours[name]} here, {theirs.get(name)} there" for name in ours if ours[name] != theirs[name]]
+        here = {name: ours.get(name, "not") for name in theirs}
+        differs = [f"{name} {here[name]} here, {theirs[name]} there" for name in theirs if here[name] != theirs[name]]
     if differs:
         raise ClusterError(
             f"host {host} would measure something else: {'; '.join(differs)};"
