@@ -51,7 +51,11 @@ def test_equal_counts_are_said_to_be_equal() -> None:
 
 
 def test_one_build_s_shares_stand_side_by_side() -> None:
-    shown = rebase.overview(rebase.ratios(rows(study(blocks=8, arms=ARMS)))).set_index("workload")
+    table = rebase.ratios(rows(study(blocks=8, arms=ARMS)))
+    twice = [table.assign(workload=f"trace:data/traces/gcc.trace.zst,repeat={times}") for times in (1, 10)]
+    one = pd.concat([part.drop_duplicates(["build", "peer"]) for part in twice])
+    assert list(rebase.overview(one)["workload"]) == ["trace:gcc"] * 2
+    shown = rebase.overview(table).set_index("workload")
     assert list(shown.columns) == ["mimalloc", "system"] and len(shown) == 4
     assert shown.loc["ramp", "mimalloc"] == "107 % (106 to 108)"
 

@@ -67,9 +67,9 @@ def overview(table: pd.DataFrame, build: str = "FAST") -> pd.DataFrame:
     """Put one build's shares side by side: a line a workload, a column a peer, `107 % (103 to 111)`."""
     mine = table[table["build"] == build]
     spans = [span(*line) for line in zip(mine["percent"], mine["low"], mine["high"], strict=True)]
-    named = mine.assign(span=spans, workload=mine["workload"].map(spoken))
-    shown = named.pivot(index="workload", columns="peer", values="span")
-    return shown.reindex(list(dict.fromkeys(named["workload"]))).rename_axis(columns=None).reset_index()
+    shown = mine.assign(span=spans).pivot(index="workload", columns="peer", values="span")
+    shown = shown.reindex(list(dict.fromkeys(mine["workload"]))).rename_axis(columns=None).reset_index()
+    return shown.assign(workload=shown["workload"].map(spoken))  # two may have the same short name
 
 
 def span(percent: float, low: float, high: float) -> str:
