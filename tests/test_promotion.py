@@ -86,6 +86,9 @@ def test_what_is_open_stays_open(tmp_path: Path) -> None:
     assert promotion.judge(pace, changes, calls, short)[0] == "INCONCLUSIVE"
     assert promotion.judge(pace, changes, calls, none)[0] == "INCONCLUSIVE"  # neither SAFE (A) nor BALANCED got there
     assert short["change %"].isna().all() and set(short["blocks"]) == {1}
+    dead = tail(tmp_path).assign(status="killed", series=None)
+    assert promotion.judge(pace, changes, calls, promotion.tails(dead, tmp_path / "p.jsonl"))[0] == "INCONCLUSIVE"
+    assert promotion.tail_chart(dead, tmp_path / "p.jsonl").table.empty
 
 
 def test_the_budget_is_held_by_the_worst_trial() -> None:

@@ -153,7 +153,7 @@ def tails(rows: pd.DataFrame, ledger: Path) -> pd.DataFrame:
             lines.append(
                 {"preset": preset, "what": what, "value": float(wide[preset].median())} | _ends(found, len(logs))
             )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=["preset", "what", "value", "change %", "low %", "high %", "blocks"])
 
 
 def _ends(found: Interval | None, blocks: int) -> dict[str, float | int | None]:
