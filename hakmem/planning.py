@@ -291,7 +291,6 @@ class Lacks:
     """How many trials a block lacks, of those that are known; keys are hashed once."""
 
     def __init__(self, made: Plan, past: Iterable[Trial]) -> None:
-        self._plan = made
         self._keys = functools.cache(lambda host, work, block: made.on(host).keys(work, block))
         self._hosts = dict.fromkeys([made.host, *(known.host for known in past)])
 

@@ -242,7 +242,7 @@ BRIEF = (
     "big:cycles=60",
     "realloc:cycles=5",
     "phases:cycles=1,work_ms=10",
-)  # the same
+)  # those of LONG, asked for less
 TRACES, REPLAYED = "trace:data/traces", ".trace.zst,repeat=10"  # one replay of a short trace measures first touches
 
 
