@@ -249,7 +249,9 @@ def bench(
         as_json,
         lambda: terminal.bench(found),
         lambda: console.say(f"left out: {', '.join(left_out) or 'nothing'}"),
-        lambda: console.next_step("hakmem bench --inline" if linked else "hakmem bench --linked"),
+        lambda: console.next_step(
+            "hakmem report 40_rebase" if inline else "hakmem bench --inline" if linked else "hakmem bench --linked"
+        ),
     )
 
 
