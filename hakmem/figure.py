@@ -20,6 +20,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -173,7 +174,7 @@ def panel(draw: Callable[[Axes, Theme], str], height: float, title: str) -> Pane
         alt = draw(axes, light)
         sns.despine(ax=axes)
         out = io.StringIO()
-        canvas.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(canvas).print_svg(out, metadata={"Date": None, "Creator": None})  # `savefig` draws twice
     svg = _slim(out.getvalue())
     repainted = dict(zip(vars(light).values(), vars(dark).values(), strict=True))
     repainted |= {look.light: look.dark for look in FAMILIES.values()}
@@ -216,7 +217,8 @@ def write_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
     """Write names right of a chart at the ends of their lines (x, y, text, colour), one below another."""
     canvas = axes.get_figure(root=True)
     assert canvas is not None
-    canvas.draw_without_rendering()
+    if (layout := canvas.get_layout_engine()) is not None:
+        layout.execute(canvas)
     ordered = sorted(ends, key=lambda end: end[1])
     heights = axes.transAxes.inverted().transform(axes.transData.transform([(x, y) for x, y, _, _ in ordered]))[:, 1]
     apart = 10 / 72 * canvas.dpi / axes.get_window_extent().height * np.arange(len(ordered))
