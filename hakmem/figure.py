@@ -174,7 +174,8 @@ def panel(draw: Callable[[Axes, Theme], str], height: float, title: str) -> Pane
         alt = draw(axes, light)
         sns.despine(ax=axes)
         out = io.StringIO()
-        FigureCanvasSVG(canvas).print_svg(out, metadata={"Date": None, "Creator": None})  # `savefig` draws twice
+        # Not `savefig`, which draws twice.
+        FigureCanvasSVG(canvas).print_svg(out, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     svg = _slim(out.getvalue())
     repainted = dict(zip(vars(light).values(), vars(dark).values(), strict=True))
     repainted |= {look.light: look.dark for look in FAMILIES.values()}

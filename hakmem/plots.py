@@ -56,7 +56,7 @@ class Look:
 def looks_of(cell: pd.DataFrame) -> dict[str, Look]:
     """Find looks by the keys of `stats.wide`: A, A' and the arms' labels; names lose the prefix that all share."""
     found: dict[str, Look] = {}
-    first = cell.drop_duplicates(["arm", "role"])
+    first = cell[["arm", "role", "allocator", "gates"]].drop_duplicates(["arm", "role"])
     for key, row in zip(stats.keys(first), first.to_dict("records"), strict=True):
         arm, role = str(row["arm"]), str(row["role"])
         name = (_short(arm) if role == "arm" else arm) + {"baseline": " (A)", "baseline2": " (A')"}.get(role, "")
