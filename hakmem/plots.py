@@ -487,7 +487,7 @@ def syscalls(rows: pd.DataFrame, budget: float = SYSCALLS_PER_OP) -> Figure:
         tables.append(named[["workload", "arm", "median", "min", "max", "count", "budget"]])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     note = f"Median over trials, bars from least to most; the line is the budget of {budget:g} an op; none at all is 0."
-    note += f" No arm made any system call in the timed region of {', '.join(quiet)}." if quiet else ""
+    note += f" No arm that counts its calls made any in the timed region of {', '.join(quiet)}." if quiet else ""
     return Figure(
         "The system calls that each arm makes.",
         note,
@@ -502,8 +502,8 @@ def _times(value: float, budget: float) -> str:
 
 
 def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: float) -> Callable[[Axes, Theme], str]:
-    positive = summary["min"][summary["min"] > 0]
-    left = 10.0 ** math.floor(math.log10(min([*positive, budget / 100]) / 3))
+    told = summary[["min", "median", "max"]].to_numpy(dtype=float)
+    left = 10.0 ** math.floor(math.log10(min([*told[told > 0], budget / 100]) / 3))
 
     def draw(axes: Axes, theme: Theme) -> str:
         axes.set_xscale("log")
@@ -514,10 +514,12 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
             look, value = looks[str(key)], float(line["median"])
             if value > 0:
                 axes.barh(y, value - left, left=left, height=0.55, color=look.colour(theme), alpha=0.85)
-                bars = [[value - max(float(line["min"]), left)], [float(line["max"]) - value]]
-                axes.errorbar(value, y, xerr=bars, color=theme.ink, elinewidth=1.1, capsize=2)
             else:
                 axes.text(left * 1.15, y, "0", va="center", color=theme.ink)
+            if most := float(line["max"]):
+                at = max(value, left)
+                bars = [[at - max(float(line["min"]), left)], [most - at]]
+                axes.errorbar(at, y, xerr=bars, color=theme.ink, elinewidth=1.1, capsize=2)
         axes.set_yticks(range(len(summary)), [looks[str(k)].name for k in summary.index])
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("System calls an operation (log scale)")

@@ -162,8 +162,18 @@ def test_run_order_tells_a_trend() -> None:
 def test_syscalls_say_how_far_from_the_budget(charts: dict[str, Figure]) -> None:
     assert "1,000 times under the budget" in charts["syscalls"].panels[0].alt
     quiet = plots.syscalls(rows([t for t in study(blocks=2, syscalls_per_op=0.0) if t.workload == "ramp"]))
-    assert quiet.panels == () and quiet.note.endswith("No arm made any system call in the timed region of ramp.")
+    assert quiet.panels == () and quiet.note.endswith(
+        "No arm that counts its calls made any in the timed region of ramp."
+    )
     assert set(quiet.table["calls/op"]) == {0.0}
+
+
+@pytest.mark.parametrize("calls", [(0.0, 0.0, 5e-9), (0.0, 5e-9, 5e-9)])
+def test_few_system_calls_in_some_trials_are_drawn(calls: tuple[float, ...]) -> None:
+    """One call in 200 million operations lies far left of the budget; a bar reaches to it where the median is none."""
+    told = [trial("hakmem", "baseline", "ramp", at, 5.0, 9.0, syscalls_per_op=one) for at, one in enumerate(calls)]
+    panel = plots.syscalls(rows(told)).panels[0]
+    assert "at most 5e-09 calls an op" in panel.alt
 
 
 @pytest.mark.parametrize("name", list(CHARTS))
