@@ -26,7 +26,7 @@ LEAVES = {
     "classes": {"base"},
 }
 ALLOWED = dict(LEAVES)
-ROOMS = ("os", "live", "lean", "superslab", "depot", "misuse", "slab", "large")
+ROOMS = ("os", "live", "lean", "unit", "superslab", "span", "depot", "misuse", "slab", "large")
 ROOMS += ("heap", "background", "tcache", "census", "dump", "api")
 for room in ROOMS:
     ALLOWED[room] = set(ALLOWED)

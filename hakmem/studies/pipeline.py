@@ -34,7 +34,7 @@ EARLY = {"purge_runs": "searched", "early_under_target": "under the target", "ea
 ROOMS = {
     **{"fast path": "fast path", "api": "fast path", "tcache": "thread caches", "depot": "thread caches"},
     **{"slab": "slabs", "misuse": "slabs"},
-    **dict.fromkeys(("superslab", "lean", "policy", "os", "large"), "SuperSlabs and below"),
+    **dict.fromkeys(("span", "superslab", "unit", "lean", "policy", "os", "large"), "SuperSlabs and below"),
     "stats": "counting (OBSERVE)",
 }
 PER = 1000.0

@@ -68,7 +68,7 @@ static void count_superslab(census *n, size_t first) {
 static void count_all(census *n) {
     slab_lock_all();
     ss_lock_all();
-    for (size_t u = 0; u < hak_arena_units && ss_known_unit(u); u += ss_units) count_superslab(n, u);
+    for (size_t u = 0; u < units_known(); u += ss_units) count_superslab(n, u);
     ss_unlock_all();
     slab_unlock_all();
 }
@@ -99,7 +99,7 @@ COLD bool census_check(void) {
     bool ok = true;
     slab_lock_all();
     ss_lock_all();
-    for (size_t u = 0; u < hak_arena_units && ss_known_unit(u) && ok; u++) ok = is_sound(u);
+    for (size_t u = 0; u < units_known() && ok; u++) ok = is_sound(u);
     ss_unlock_all();
     slab_unlock_all();
     return ok;
@@ -156,7 +156,7 @@ static size_t map_json(char *buf, size_t size) {
     PUT("[");
     slab_lock_all();
     ss_lock_all();
-    for (size_t u = 0; u < hak_arena_units && ss_known_unit(u); u += ss_units) {
+    for (size_t u = 0; u < units_known(); u += ss_units) {
         const SuperSlab *ss = ss_of_unit(u);
         if (ss->kind == SS_NONE) continue;
         uint64_t word[LIVE_HEAD];

@@ -73,7 +73,7 @@ typedef struct {
 /* While the SuperSlabs are locked the block's memory stays; nothing else is known about it. */
 UNSEEN static bool is_a_block(const block *b, unsigned c) {
     size_t u = unit_of(b);
-    if (!in_arena(b) || !ss_known_unit(u)) return false;
+    if (!in_arena(b) || u >= units_known()) return false;
     const unit *s = unit_record(u);
     return peek(&s->state) == UNIT_SLAB && peek(&s->cls) == c &&
            class_block_at(&hak_class[c], (uintptr_t)b & UNIT_MASK) < hak_class[c].count;

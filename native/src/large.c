@@ -1,7 +1,7 @@
 #include "large.h"
 
+#include "span.h"
 #include "stats.h"
-#include "superslab.h"
 
 static unit *record_of(const void *p) { return unit_record(unit_of(p)); }
 static SuperSlab *span_of(const void *p) {
@@ -19,12 +19,12 @@ void *large_alloc(size_t size, size_t align, bool *zeroed) {
             unit *r = unit_record(first + i);
             r->state = i ? UNIT_RUN_TAIL : UNIT_RUN;
             r->run_units = i ? 0 : (uint32_t)units;
-            ss_mark_resident(r, 0, i + 1 < units ? UNIT_SIZE : size - (units - 1) * UNIT_SIZE);
+            unit_mark_resident(r, 0, i + 1 < units ? UNIT_SIZE : size - (units - 1) * UNIT_SIZE);
         }
         unit_record(first)->run_slack = (uint32_t)(units * UNIT_SIZE - size);
         for (size_t i = 0; i < units; i++) unit_tell(unit_record(first + i));
     } else {
-        first = ss_span_alloc(div_up(size ? size : 1, ss_bytes()), align, size, zeroed);
+        first = span_alloc(div_up(size ? size : 1, ss_bytes()), align, size, zeroed);
         if (first == SIZE_MAX) return NULL;
         unit_record(first)->state = UNIT_RUN;
         unit_tell(unit_record(first));
@@ -35,7 +35,7 @@ void *large_alloc(size_t size, size_t align, bool *zeroed) {
 
 bool large_owns(const void *p) {
     size_t u = unit_of(p);
-    return in_arena(p) && ss_known_unit(u) && !((uintptr_t)p & UNIT_MASK) && peek(&unit_record(u)->state) == UNIT_RUN;
+    return in_arena(p) && u < units_known() && !((uintptr_t)p & UNIT_MASK) && peek(&unit_record(u)->state) == UNIT_RUN;
 }
 
 bool large_free(void *p) {
@@ -46,7 +46,7 @@ bool large_free(void *p) {
     if (__atomic_exchange_n(&r->state, (uint8_t)UNIT_FREE, __ATOMIC_ACQ_REL) != UNIT_RUN) return false;
     STAT(large_free);
     if (span) {
-        ss_span_free(span);
+        span_free(span);
         return true;
     }
     for (size_t i = 1; i < r->run_units; i++) r[i].state = UNIT_FREE;
@@ -68,13 +68,13 @@ void *large_resize(void *p, size_t size) {
     if (!span) {
         unit *r = record_of(p);
         if (units != r->run_units) return NULL;
-        ss_mark_resident(r + units - 1, 0, size - (units - 1) * UNIT_SIZE);
+        unit_mark_resident(r + units - 1, 0, size - (units - 1) * UNIT_SIZE);
         r->run_slack = (uint32_t)(units * UNIT_SIZE - size);
         unit_tell(r);
         return p;
     }
     if (units <= ss_units / 2) return NULL; /* small enough for a run: copying gives the SuperSlab back */
-    SuperSlab *now = ss_span_resize(span, div_up(size, ss_bytes()), size);
+    SuperSlab *now = span_resize(span, div_up(size, ss_bytes()), size);
     if (!now) return NULL;
     unit_record(ss_first_unit(now))->state = UNIT_RUN;
     unit_tell(unit_record(ss_first_unit(now)));

@@ -1,7 +1,7 @@
 /* live: counters and residency of this process in a file that others map and read while it runs (gate STATS_LIVE).
  *
  *   page     text (JSON: what stands where), counters (stats_share), metadata ranges (os_meta_move), records
- *   record   one a SuperSlab: LIVE_HEAD words about it (ss_word), then one word a unit (unit_word)
+ *   record   one a SuperSlab: LIVE_HEAD words about it (ss_words), then one word a unit (unit_word)
  *
  * Writers store whole words where the allocator changes what they tell, so that a reader needs no lock and is never behind; while
  * the gate is off each such place costs one compare, away from the fast path. The file is named by process: a child of fork makes

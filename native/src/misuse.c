@@ -9,7 +9,7 @@
 static bool is_free_bit(unit *s, unsigned i) { return peek(&unit_bits(s, hak_class[s->cls].count)[i / 64]) >> (i % 64) & 1; }
 
 static bool in_slab(const void *p) {
-    return in_arena(p) && ss_known_unit(unit_of(p)) && unit_record(unit_of(p))->state == UNIT_SLAB;
+    return in_arena(p) && unit_of(p) < units_known() && unit_record(unit_of(p))->state == UNIT_SLAB;
 }
 
 UNSEEN bool misuse_on_list(const block *b) {
@@ -25,7 +25,7 @@ _Noreturn COLD void misuse_bad_link(const block *b, unsigned cls) {
 
 _Noreturn COLD void misuse_bad_free(const void *p) {
     size_t u = unit_of(p);
-    if (!in_arena(p) || !ss_known_unit(u)) hak_fatal("invalid free (not from hakmem)", p, 0);
+    if (!in_arena(p) || u >= units_known()) hak_fatal("invalid free (not from hakmem)", p, 0);
     unit *r = unit_record(u);
     size_t off = (uintptr_t)p & UNIT_MASK;
     switch (r->state) {

@@ -168,6 +168,11 @@ bool os_commit(void *p, size_t size) {
     return ok;
 }
 
+bool os_commit_entries(void *table, size_t size, size_t from, size_t to) {
+    size_t page = (size_t)1 << hak_page_shift, a = round_up(from * size, page), b = round_up(to * size, page);
+    return a == b || os_commit((char *)table + a, b - a);
+}
+
 bool os_show(void *p, size_t size) {
     int saved = errno;
     STAT(sys_mprotect);

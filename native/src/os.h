@@ -48,6 +48,8 @@ void *os_map_file(void *at, int fd, size_t size);
 bool os_unshare(void *at, size_t keep, size_t size);
 
 bool os_commit(void *p, size_t size); /* false: ENOMEM */
+/* Entries [from, to) of a table of entries of `size` bytes; what stands on a page with those before is usable already. */
+bool os_commit_entries(void *table, size_t size, size_t from, size_t to);
 bool os_show(void *p, size_t size); /* it reads as zeros until it is committed, which costs and charges nothing; false: ENOMEM */
 bool os_uncommit(void *p, size_t size); /* back to reserved, pages and contents are gone; false: nothing has changed */
 

@@ -137,7 +137,7 @@ static uint16_t free_pages(unit *s) {
     const class_info *c = &hak_class[s->cls];
     const uint64_t *bits = unit_bits(s, c->count);
     uint16_t out = 0;
-    for (unsigned i = 0; i < ss_pages_per_unit(); i++) {
+    for (unsigned i = 0; i < unit_page_count(); i++) {
         size_t a = (size_t)i << hak_page_shift, b = a + ((size_t)1 << hak_page_shift);
         if ((s->resident >> i & 1) && blocks_free(s, bits, (unsigned)(a / c->size), (unsigned)div_up(b, c->size)))
             out |= (uint16_t)(1u << i);
@@ -146,7 +146,7 @@ static uint16_t free_pages(unit *s) {
 }
 
 static void purge_class(slab_class *k, bool partly) {
-    ss_release batch = {.n = 0};
+    unit_release batch = {.n = 0};
     lock(&k->lock);
     for (unit *s; (s = k->candidates);) {
         drop_candidate(s);
@@ -154,9 +154,9 @@ static void purge_class(slab_class *k, bool partly) {
         /* From here on every free in this slab is checked against the bitmap: a page that is gone forgets what was free. */
         if (s->carved && (pages & unit_pages(0, (size_t)s->carved * hak_class[s->cls].size)))
             poke(&hak_unit_class[unit_number(s)], 0);
-        ss_release_add(&batch, s, pages);
+        unit_release_add(&batch, s, pages);
     }
-    ss_release_now(&batch);
+    unit_release_now(&batch);
     unlock(&k->lock);
 }
 
@@ -189,7 +189,7 @@ static void touch_blocks(unit *s, unsigned word, uint64_t mask) {
     size_t size = hak_class[s->cls].size;
     for (; mask; mask &= mask - 1) {
         size_t at = (word * 64 + (unsigned)__builtin_ctzll(mask)) * size;
-        ss_mark_resident(s, at, at + size);
+        unit_mark_resident(s, at, at + size);
     }
     show_class(s);
 }
@@ -242,7 +242,7 @@ static unsigned carve(unit *s, unsigned want, group *g, unsigned *groups) {
         poke(&s->carved, s->carved + n);
         got += n;
     }
-    if (got) ss_mark_resident(s, from, (size_t)s->carved * c->size);
+    if (got) unit_mark_resident(s, from, (size_t)s->carved * c->size);
     return got;
 }
 
@@ -320,7 +320,7 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
 /* Where a block stands; ends the program for what is not a block of this class. */
 static unit *locate(const block *b, unsigned cls, unsigned *index) {
     const class_info *c = &hak_class[cls];
-    if (!in_arena(b) || !ss_known_unit(unit_of(b))) hak_fatal("corrupted free list", b, c->size);
+    if (!in_arena(b) || unit_of(b) >= units_known()) hak_fatal("corrupted free list", b, c->size);
     unit *s = unit_record(unit_of(b));
     if (s->state != UNIT_SLAB || s->cls != cls) hak_fatal("double free", b, c->size);
     *index = class_block_at(c, (uintptr_t)b & UNIT_MASK);
@@ -419,7 +419,7 @@ COLD size_t slab_trim(void) {
     size_t start = lean_resident();
     slab_drain_depot();
     slab_lock_all();
-    for (size_t u = 0; u < hak_arena_units && ss_known_unit(u); u++)
+    for (size_t u = 0; u < units_known(); u++)
         if (unit_record(u)->state == UNIT_SLAB) make_candidate(&classes[unit_record(u)->cls], unit_record(u));
     slab_unlock_all();
     purge();

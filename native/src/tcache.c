@@ -241,7 +241,7 @@ static void give_back(slab_heap *h, block *p, unsigned c) {
 static unsigned class_of_unknown(block *p) {
     if (!in_arena(p)) misuse_bad_free(p);
     size_t u = unit_of(p);
-    if (!ss_known_unit(u) || unit_record(u)->state != UNIT_SLAB) {
+    if (u >= units_known() || unit_record(u)->state != UNIT_SLAB) {
         if (!large_free(p)) misuse_bad_free(p);
         return 0;
     }
