@@ -47,11 +47,12 @@ def test_groups_of_killed_makers_are_swept(tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     stale, mine, living, busy = (tmp_path / f"hakmem-{pid}" for pid in (ended.pid, os.getpid(), os.getppid(), "0"))
-    for group in (stale, mine, living, busy):
+    others = tmp_path / "hakmem-tests.scope"
+    for group in (stale, mine, living, busy, others):
         group.mkdir()
     (busy / "holds").touch()  # the kernel refuses as this folder does
     container._sweep(tmp_path)
-    assert set(tmp_path.iterdir()) == {living, busy}
+    assert set(tmp_path.iterdir()) == {living, busy, others}
 
 
 def test_a_machine_without_a_controller_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:

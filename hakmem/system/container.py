@@ -102,7 +102,8 @@ def _sweep(parent: Path) -> None:
     """Remove the groups of makers that were killed before they could; the kernel keeps one that holds a process."""
     for group in parent.glob(f"{PREFIX}*"):
         maker = group.name.removeprefix(PREFIX)
-        if maker == str(os.getpid()) or not Path("/proc", maker).exists():
+        ours = maker.isdecimal()  # others may have groups of such names
+        if ours and (maker == str(os.getpid()) or not Path("/proc", maker).exists()):
             with contextlib.suppress(OSError):
                 group.rmdir()
 
