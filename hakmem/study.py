@@ -62,7 +62,7 @@ class Parameters(Checked):
             return given
         said = {name: value for name, value in given.items() if value is not None}
         asked = said.get("profile")
-        profile: Profile = asked if asked in BLOCKS else "quick"  # an unknown one is refused by its own field
+        profile: Profile = next((name for name in BLOCKS if name == asked), "quick")  # others the field itself refuses
         size = {"blocks": BLOCKS[profile], "budget_minutes": BUDGET_MINUTES[profile], **cls.SIZES.get(profile, {})}
         return size | said
 

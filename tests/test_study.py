@@ -76,6 +76,7 @@ def test_a_spec_survives_the_ledger() -> None:
         ({"blocks": 0, "seed": -1}, BadParameter, "blocks=0.*; .*seed=-1"),
         ({"layouts": 1}, BadParameter, "layouts=1: it takes 0, or 2 and more"),
         ({"layouts": 4, "blocks": 7}, BadParameter, "two blocks each, not 7"),
+        ({"profile": ["quick"]}, BadParameter, r"parameter profile=\['quick'\]: Input should be"),
     ],
 )
 def test_bad_parameters_are_refused_in_words(given: dict[str, object], error: type[Exception], said: str) -> None:
