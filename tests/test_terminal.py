@@ -3,7 +3,7 @@ import math
 
 import pytest
 from ledgers import rows as as_frame
-from ledgers import study
+from ledgers import study, trial
 from rich.console import Console
 
 from hakmem import console, verdict
@@ -36,6 +36,21 @@ def test_a_study_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) 
     assert "hakmem LEAN DONTNEED 10 MB " in shown and "hakmem (A')" in shown
     assert ("syscalls/op" in shown) == (width == 160)
     assert shown.index("hakmem (A)") < shown.index("hakmem LEAN") < shown.index("mimalloc")
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_program_of_ones_own_has_a_time_and_no_rate(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    arms = [("system", "baseline", 4e-7), ("hakmem", "arm", 5e-7)]
+    held = [trial(arm, role, "program:sort", block, mops, 33.0, ops=1) for arm, role, mops in arms for block in (0, 1)]
+    held.append(trial("hakmem", "arm", "program:sort", 2, 5e-7, 33.0, ops=1, status="timeout", ops_per_s=None))
+    wide = Console(width=width, record=True, file=io.StringIO())
+    monkeypatch.setattr(console, "out", wide)
+    terminal.study(as_frame(held), [])
+    shown = wide.export_text()
+    assert " time " in shown and " speed to A (95 %) " in shown and "ops/s" not in shown
+    assert "2.5 s" in shown and "2 s" in shown and "1.25 (1.25..1.25)" in shown
+    terminal.study(as_frame(study(blocks=2)), [])
+    assert "ops/s" in (shown := wide.export_text()) and " time " not in shown
 
 
 def test_what_a_program_printed_is_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:

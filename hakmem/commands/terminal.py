@@ -44,6 +44,11 @@ def speed(ops_per_s: float, ops: float) -> str:
     return f"{1 / ops_per_s:.3g} s" if ops == 1 and ops_per_s > 0 else console.rate(ops_per_s)
 
 
+def _headings(cell: pd.DataFrame) -> tuple[str, str]:
+    """Name the columns of speed and of its ratio: a whole program has a time, but more is better in every ratio."""
+    return ("time", "speed to A (95 %)") if cell["ops"].max() == 1 else ("ops/s", "to A (95 %)")
+
+
 def system_calls(checks: Iterable[Check]) -> None:
     """Print the allocators' counts of system calls beside strace's, a line a kind."""
     for check in checks:
@@ -115,11 +120,12 @@ def _arms(cell: pd.DataFrame, words: Mapping[str, Verdict], title: str) -> None:
     """Print the arms of one workload on one host."""
     pace = stats.wide(cell, "ops_per_s")
     ranked = cell.assign(rank=cell["role"].map(ROLES.index)).sort_values(["rank", "arm"])
-    lines = []
+    lines, headings = [], _headings(cell)
     for (name, role), mine in ranked.groupby(["arm", "role"], sort=False):
-        lines.append(_line(str(name), str(role), mine, pace, words.get(str(name)) if role == "arm" else None))
-    work = str(cell["workload"].iloc[0])
-    columns = [name for name in lines[0] if console.out.width >= NARROW or name in _narrow(work)]
+        judged = words.get(str(name)) if role == "arm" else None
+        lines.append(_line(str(name), str(role), mine, pace, judged, headings))
+    narrow = _narrow(str(cell["workload"].iloc[0]), headings)
+    columns = [name for name in lines[0] if console.out.width >= NARROW or name in narrow]
     console.table(columns, ([line[name] for name in columns] for line in lines), title=title)
 
 
@@ -128,13 +134,21 @@ def _together(pace: pd.DataFrame, words: Mapping[str, Verdict], title: str) -> N
     console.table(["arm", "to A (95 %)", "blocks", "verdict"], lines, title=title)
 
 
-def _line(name: str, role: str, mine: pd.DataFrame, pace: pd.DataFrame, judged: Verdict | None) -> dict[str, str]:
+def _line(
+    name: str,
+    role: str,
+    mine: pd.DataFrame,
+    pace: pd.DataFrame,
+    judged: Verdict | None,
+    headings: tuple[str, str],
+) -> dict[str, str]:
+    rate, ratio = headings
     good = mine[mine["status"] == "ok"]
     return {
         "arm": f"{name} ({BASELINES[role]})" if role in BASELINES else name,
         "ok": f"{len(good)}/{len(mine)}",
-        "ops/s": speed(good["ops_per_s"].median(), good["ops"].median()),
-        "to A (95 %)": "" if role == "baseline" else _ratio(stats.log_ratios(pace, BASELINES.get(role, name))),
+        rate: speed(good["ops_per_s"].median(), good["ops"].median()),
+        ratio: "" if role == "baseline" else _ratio(stats.log_ratios(pace, BASELINES.get(role, name))),
         "peak MB": console.number(good["peak_rss_mb"].median()),
         "end MB": console.number(good["end_rss_less_lazyfree_mb"].median()),
         "syscalls/op": console.number(good["syscalls_per_op"].median()),
@@ -146,10 +160,10 @@ def _word(judged: Verdict | None) -> str:
     return f"{judged.icon} {judged.word}" if judged else ""
 
 
-def _narrow(work: str) -> tuple[str, ...]:
+def _narrow(work: str, headings: tuple[str, str]) -> tuple[str, ...]:
     """Name the columns for a narrow terminal: of memory only what counts for the workload."""
     memory = "peak MB" if memory_of(work) == "peak_rss_mb" else "end MB"
-    return ("arm", "ops/s", "to A (95 %)", memory, "verdict")
+    return ("arm", *headings, memory, "verdict")
 
 
 def _ratio(logs: stats.Array) -> str:
