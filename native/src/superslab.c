@@ -48,7 +48,7 @@ void ss_count(size_t *superslabs, size_t *units_used) {
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
     (void)ss, (void)class_idx; /* SuperSlabs are shared by all classes here */
     if (!lean_releases()) return true;
-    return !lean_excess() && kind_count[SS_DIRTY] < lean_superslabs_to_keep();
+    return !lean_excess() && ss_kept() < lean_superslabs_to_keep();
 }
 
 /* ---- SuperSlab kinds ---- */
