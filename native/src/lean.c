@@ -91,7 +91,7 @@ bool lean_purge_begin(lean_purge *p, bool at_rest) {
     p->over = lean_excess() > 0;
     size_t was = peek(&resident_level), level = was;
     bool fell = policy_fell(&level, lean_resident());
-    if (level != was) poke(&resident_level, level);
+    if (level > was) poke(&resident_level, level); /* a fall counts until there was a search */
     if (!p->over && !old && !fell) {
         STAT(early_under_target);
         return false;
@@ -107,6 +107,7 @@ bool lean_purge_begin(lean_purge *p, bool at_rest) {
 void lean_purge_end(const lean_purge *p) {
     uint64_t spent = os_cpu_ns() - p->t0;
     size_t now = lean_resident();
+    poke(&resident_level, now);
     poke(&purge_step, policy_step(PURGE_STEP_BYTES, now));
     poke(&purges_futile, p->over && p->resident < now + p->freed / 4);
     lock(&purse_lock);

@@ -40,7 +40,7 @@ bool lean_released_reads_zero(void); /* what was given back so reads as zeros */
 int ss_maybe_decommit_superslab(void *ptr, size_t size);
 void ss_os_stats_record_lean_retire(void);
 
-/* When to look for free pages: enough was freed and the process is above its target or has just fallen (policy_fell), or pages are old
+/* When to look for free pages: enough was freed and the process is above its target or has fallen since (policy_fell), or pages are old
  * (SS_LEAN_DECAY_MS); and the CPU budget allows it. */
 typedef struct {
     uint64_t t0; /* CPU time of the thread */

@@ -51,7 +51,7 @@ unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed);
  * freed, finds pages in longer runs, and leaves little behind. */
 size_t policy_step(size_t smallest, size_t resident);
 
-/* Whether what is resident has fallen by an eighth, since it was highest or since it last had: a burst ends, and pages of slabs that are left may
+/* Whether what is resident has fallen by an eighth, since it was highest or since `level` was set: a burst ends, and pages of slabs that are left may
  * be free. Steady traffic does not fall, so it asks for no purge. */
 bool policy_fell(size_t *level, size_t resident);
 
