@@ -115,6 +115,8 @@ COLD size_t span_alloc(size_t n, size_t align, size_t bytes, bool *zeroed) {
 /* SuperSlabs [first, first + n) of a span become empty ones. */
 static void vacate(size_t first, size_t n, bool give_back) {
     size_t kept = 0;
+    STAT_N(ss_empty, n);
+    if (!give_back) lean_beat();
     for (size_t i = first; i < first + n; i++) {
         SuperSlab *ss = &ss_table[i];
         for (size_t u = ss_first_unit(ss), e = u + ss_units; u < e; u++) {

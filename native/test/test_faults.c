@@ -217,6 +217,22 @@ static void superslabs_of_large_blocks_fill_the_caches_first(void) {
     run_under((fault_plan){0}, "caches", cached);
 }
 
+static void busy_with_large_blocks(void) {
+    for (int i = 0; i < 10; i++) {
+        char *p = malloc(8 << 20);
+        CHECK(p);
+        memset(p, 1, 8 << 20);
+        free(p);
+    }
+    CHECK(counter("ss_empty") >= 40 && counter("ss_cached") > 0);
+}
+
+static void an_adaptive_reserve_hears_of_large_blocks(void) {
+    static const char *const adaptive[] = {"HAKMEM_SS_MEM_LEAN=1", "HAKMEM_SS_MEM_LEAN_TARGET_MB=100",
+                                           "HAKMEM_SS_EMPTY_RESERVE=ADAPTIVE", NULL};
+    run_under((fault_plan){0}, "busy", adaptive);
+}
+
 /* ---- the guard: hakmem's own memory and no other ---- */
 
 static void *page_of(const void *p) { return (void *)((uintptr_t)p & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1)); }
@@ -268,6 +284,7 @@ static const struct {
              {"refused", refused},
              {"out_of_memory", out_of_memory},
              {"caches", caches_fill_first},
+             {"busy", busy_with_large_blocks},
              {"guard_libc", guard_libc},
              {"guard_own_code", guard_own_code},
              {"guard_straddling_start", guard_straddling_start},
@@ -275,7 +292,7 @@ static const struct {
              {"guard_around", guard_around}};
 
 static void foreign_memory_is_never_advised(void) {
-    for (size_t i = 4; i < sizeof parts / sizeof *parts; i++) run_under((fault_plan){0}, parts[i].name, lean);
+    for (size_t i = 5; i < sizeof parts / sizeof *parts; i++) run_under((fault_plan){0}, parts[i].name, lean);
 }
 
 int main(int argc, char **argv) {
@@ -289,5 +306,6 @@ int main(int argc, char **argv) {
     RUN(advice_that_runs_out_of_memory_is_the_last);
     RUN(foreign_memory_is_never_advised);
     RUN(superslabs_of_large_blocks_fill_the_caches_first);
+    RUN(an_adaptive_reserve_hears_of_large_blocks);
     return 0;
 }
