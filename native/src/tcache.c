@@ -76,17 +76,15 @@ static void push(block *p, unsigned c) {
     hak_tls.room[c]--;
 }
 
-#if HAK_CHECKS
-/* A block on its way to a list must not be on one. */
+/* A block on its way to a list or back to its slab must not be on a list. */
 static void check_not_listed(const block *p, unsigned c) {
-    if (!hak_block_looks_free(p)) return;
+    if (!HAK_CHECKS || !hak_block_looks_free(p)) return;
     bool found = misuse_is_free(p, c);
     const chain lists[] = {{hak_tls.head[c], 0}, hak_tls.heap ? hak_tls.heap->spare[c] : (chain){0}};
     for (int i = 0; i < 2 && !found; i++)
         for (const block *b = lists[i].head; b && b != LIST_END && !found; b = b->next) found = b == p;
     if (found) hak_fatal("double free", p, hak_class[c].size);
 }
-#endif
 
 static void push_pending(unsigned c) {
 #if HAK_CHECKS
@@ -221,8 +219,8 @@ static void overflow(heap *h, unsigned c) {
 
 static void keep(heap *h, block *p, unsigned c) {
     settle(h, c);
-#if HAK_CHECKS
     check_not_listed(p, c);
+#if HAK_CHECKS
     push_pending(c);
     p->mac = hak_secret;
     hak_tls.pending[c] = p;
@@ -233,6 +231,7 @@ static void keep(heap *h, block *p, unsigned c) {
 }
 
 static void give_back(slab_heap *h, block *p, unsigned c) {
+    check_not_listed(p, c);
     hak_block_link(p, LIST_END);
     slab_flush(h, c, (chain){p, 1});
 }
