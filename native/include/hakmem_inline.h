@@ -9,7 +9,7 @@
  *               mac = secret, and next is whatever the program left there
  *   hak_tls     per thread, in static TLS; per class the room left on the hot list, its head, and the block freed last
  *
- * Invariants: see native/src/slab.h (blocks) and native/src/tcache.h (lists).
+ * Invariants: see native/src/depot.h (blocks) and native/src/tcache.h (lists).
  */
 #ifndef HAKMEM_INLINE_H
 #define HAKMEM_INLINE_H
