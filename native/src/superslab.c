@@ -133,11 +133,16 @@ bool ss_grow_top(size_t end) {
     return true;
 }
 
+/* With pages of the size that Lean or the gate wants. */
+static bool commit_range(char *at, size_t size) {
+    if (!os_commit(at, size)) return false;
+    if (ss_mem_lean_enabled()) (void)ss_os_madvise_guarded(at, size, MADV_NOHUGEPAGE);
+    else if (gate(G_HUGE_PAGES) == HUGE_ALWAYS) (void)ss_os_madvise_guarded(at, size, MADV_HUGEPAGE);
+    return true;
+}
+
 static bool commit(size_t first, size_t n) {
-    char *at = ss_address(&ss_table[first]);
-    if (!ss_grow_top(first + n) || !os_commit(at, n << ss_shift)) return false;
-    if (ss_mem_lean_enabled()) (void)ss_os_madvise_guarded(at, n << ss_shift, MADV_NOHUGEPAGE);
-    else if (gate(G_HUGE_PAGES) == HUGE_ALWAYS) (void)ss_os_madvise_guarded(at, n << ss_shift, MADV_HUGEPAGE);
+    if (!ss_grow_top(first + n) || !commit_range(ss_address(&ss_table[first]), n << ss_shift)) return false;
     STAT_N(ss_new, n);
     return true;
 }
@@ -216,7 +221,7 @@ static size_t find_across(unsigned k) {
 static bool claim(size_t first, unsigned k, bool *zeroed) {
     size_t a = first >> (ss_shift - UNIT_SHIFT), n = ((first + k - 1) >> (ss_shift - UNIT_SHIFT)) - a + 1;
     if (gate(G_TINY_USE_SUPERSLAB) ? !ss_make_usable(a, n)
-                                   : !ss_grow_top(a + n) || !os_commit(unit_address(first), (size_t)k << UNIT_SHIFT))
+                                   : !ss_grow_top(a + n) || !commit_range(unit_address(first), (size_t)k << UNIT_SHIFT))
         return false;
     *zeroed = true;
     for (size_t u = first; u < first + k;) {
@@ -271,6 +276,7 @@ static void free_part(SuperSlab *ss, uint32_t mask) {
         if (os_uncommit(ss_address(ss), ss_bytes())) {
             units_forget(ss_first_unit(ss), ss_units);
             ss->nonzero = 0;
+            ss->huge = 0;
         }
         ss_set_kind(ss, SS_NONE);
     } else if (!ss->used) {

@@ -116,19 +116,28 @@ static void pages_stay_small_in_what_is_mapped_anew(void) {
     }
 }
 
-/* Spans turn into runs that begin and end within SuperSlabs. */
-static void contents_survive_where_addresses_are_scarce(void) {
+static void run_again(const char *part, void (*prepare)(void)) {
     int status;
     pid_t pid = fork();
     CHECK(pid >= 0);
     if (pid == 0) {
-        struct rlimit limit = {(size_t)256 << 20, (size_t)256 << 20};
-        CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
-        execl("/proc/self/exe", "test_spans", "scarce", (char *)NULL);
+        prepare();
+        execl("/proc/self/exe", "test_spans", part, (char *)NULL);
         _exit(127);
     }
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);
 }
+
+static void limit_addresses(void) {
+    struct rlimit limit = {(size_t)256 << 20, (size_t)256 << 20};
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+}
+
+/* Spans turn into runs that begin and end within SuperSlabs. */
+static void contents_survive_where_addresses_are_scarce(void) { run_again("scarce", limit_addresses); }
+
+static void map_each_slab(void) { setenv("HAKMEM_TINY_USE_SUPERSLAB", "0", 1); }
+static void pages_stay_small_in_slabs_mapped_one_by_one(void) { run_again("slab", map_each_slab); }
 #endif
 
 int main(int argc, char **argv) {
@@ -138,10 +147,18 @@ int main(int argc, char **argv) {
         return 0;
     }
 #ifndef HAK_PREFIXED
+    if (argc == 2 && strcmp(argv[1], "slab") == 0) {
+        char *p = malloc(60000);
+        CHECK(p && pages_stay_small(p));
+        return 0;
+    }
     RUN(contents_survive_where_addresses_are_scarce);
     if (!hakmem_check || !getenv("HAKMEM_SS_MEM_LEAN")) SKIP(pages_stay_small_in_what_is_mapped_anew, "Lean promises it");
     else if (!kernel_has_huge_pages()) SKIP(pages_stay_small_in_what_is_mapped_anew, "needs a kernel with huge pages");
-    else RUN(pages_stay_small_in_what_is_mapped_anew);
+    else {
+        RUN(pages_stay_small_in_what_is_mapped_anew);
+        RUN(pages_stay_small_in_slabs_mapped_one_by_one);
+    }
     if (!hakmem_check) SKIP(no_more_is_resident_than_was_held, "the system's allocator does not promise it");
     else if (getenv("HAKMEM_SS_MEM_LEAN")) SKIP(no_more_is_resident_than_was_held, "Lean gives spans back instead");
     else if (!pages_can_move()) SKIP(no_more_is_resident_than_was_held, "needs Linux 5.7");
