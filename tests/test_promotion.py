@@ -10,7 +10,7 @@ from ledgers import rows as as_frame
 from ledgers import trial
 from test_soaks import ARMS
 
-from hakmem import crosscheck, epochs, planning, verdict, workload
+from hakmem import crosscheck, epochs, planning, plots, verdict, workload
 from hakmem.errors import BadParameter
 from hakmem.studies import promotion, soaks
 from hakmem.studies.promotion import PromotionSpec
@@ -137,3 +137,15 @@ def test_four_sweeps_share_a_ledger_and_sizes_go_by_profile() -> None:
         PromotionSpec.checked({"budget_cycles": 5})
     with pytest.raises(BadParameter, match="workload"):
         PromotionSpec.checked({"workload": "mixd"})
+
+
+def test_charts_call_the_presets_by_their_names() -> None:
+    rows = part("hakmem_minimal", "mixed:ws=400", pace=1.02)
+    [judged] = verdict.ab(rows, 0.01, alpha=0.01)
+    chart = promotion.throughput(rows, [judged], 0.01)
+    assert chart.panels[0].alt.startswith("mixed:ws=400: BALANCED is faster than the baseline. BALANCED +2.")
+    assert list(chart.table["arm"]) == ["SAFE (A')", "BALANCED"]
+    assert list(chart.table["level"]) == [0.95, 0.99]  # that of its verdict, whose label is the arm's as ever
+    assert judged.arm == "hakmem_minimal LEAN OFF"
+    assert set(plots.run_order(promotion.named(rows)).table["arm"]) == {"SAFE (A)", "SAFE (A')", "BALANCED"}
+    assert promotion.throughput(rows[:0], [], 0.01).panels == ()

@@ -13,11 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
-from hakmem import campaign, crosscheck, reference, stats, verdict, workload
+from hakmem import campaign, crosscheck, plots, reference, stats, verdict, workload
 from hakmem.drivers import Profile
 from hakmem.figure import Figure, Theme, panel
 from hakmem.planning import Plan
-from hakmem.plots import looks_of
 from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.studies import soaks
 from hakmem.studies.soaks import PAIR
@@ -25,7 +24,19 @@ from hakmem.study import STUDY, CampaignSpec, Parameters
 from hakmem.verdict import SYSCALLS_PER_OP, Verdict, Word
 from hakmem.workload import Workload
 
-__all__ = ["PromotionSpec", "budget", "judge", "memory", "published", "speed", "tail_chart", "tails", "traced"]
+__all__ = [
+    "PromotionSpec",
+    "budget",
+    "judge",
+    "memory",
+    "named",
+    "published",
+    "speed",
+    "tail_chart",
+    "tails",
+    "throughput",
+    "traced",
+]
 
 BUILDS = {"FAST": "hakmem_minimal", "Standard": "hakmem"}
 EPOCHS = 100  # of a soak that is asked about its tail
@@ -247,14 +258,24 @@ def published(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([reference.beside("lean", here), reference.beside("syscalls", worst)], ignore_index=True)
 
 
-# ---- the chart of tails ----------------------------------------------------------------------------------------------
+# ---- charts ----------------------------------------------------------------------------------------------------------
+
+
+def named(rows: pd.DataFrame) -> pd.DataFrame:
+    """Call the arms by the presets that they are, for a chart."""
+    return rows.assign(arm=rows["role"].map({role: name.split()[0] for role, name in soaks.NAMES.items()}))
+
+
+def throughput(rows: pd.DataFrame, judged: Sequence[Verdict], margin: float) -> Figure:
+    """Draw the change of throughput on one build, as `plots.forest` does."""
+    return plots.forest(named(rows), [one.model_copy(update={"arm": "BALANCED"}) for one in judged], margin)
 
 
 def tail_chart(rows: pd.DataFrame, ledger: Path) -> Figure:
     """Draw the change of both tails against SAFE, with 95 % intervals."""
     found = tails(rows, ledger)
     shown = found.dropna(subset=["change %"])
-    looks = {soaks.NAMES[look.role]: look for look in looks_of(rows).values()}
+    looks = {soaks.NAMES[look.role]: look for look in plots.looks_of(rows).values()}
     slow = _slow_tail(found)
     title = "Tails: BALANCED is not told apart from SAFE"
     if slow and (slow.low > 0 or slow.high < 0):
