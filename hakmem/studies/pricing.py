@@ -86,16 +86,20 @@ def shares(rows: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a workload and allocator, see `stats.dominated_share`; empty where no block has every arm.
+        One row a workload and allocator, the largest share first, see `stats.dominated_share`; empty where no block
+        has every arm.
     """
     found = {workload: stats.dominated_share(cell, memory_of(workload)) for workload, cell in cells(rows)}
     known = [table.reset_index().assign(workload=workload) for workload, table in found.items() if len(table)]
     if not known:
         return pd.DataFrame()
-    ahead = f"{known[0]['allocator'].iloc[0]} ahead by"
-    ends = {"lead": f"{ahead}, points", "lead_low": "ahead low", "lead_high": "ahead high"}
+    first = known[0]["allocator"].iloc[0]
+    ranked = pd.concat([table.sort_values("share", ascending=False) for table in known], ignore_index=True)
+    leads = ["lead", "lead_low", "lead_high"]
+    ranked[leads] = ranked[leads].mask(ranked["allocator"] == first)  # nobody is ahead of himself
+    ends = {"lead": f"{first} ahead by, points", "lead_low": "ahead low", "lead_high": "ahead high"}
     names = {"share": "dominates %", "low": "low %", "high": "high %", **ends, "n": "blocks"}
-    return pd.concat(known, ignore_index=True)[["workload", "allocator", *names]].rename(columns=names)
+    return ranked[["workload", "allocator", *names]].rename(columns=names)
 
 
 def published(rows: pd.DataFrame) -> dict[tuple[str, str], float | None]:
