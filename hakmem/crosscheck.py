@@ -4,7 +4,9 @@ A driver reads its resource usage where the timed region begins and ends, which 
 the last ``getrusage`` of the process both count the same calls.
 """
 
+import functools
 import shutil
+import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -16,6 +18,7 @@ from hakmem.builds.arms import Arm
 from hakmem.builds.build import Build
 from hakmem.errors import BadParameter, MissingTool, TrialFailed
 from hakmem.run import DriverLine
+from hakmem.system import turn
 from hakmem.workload import Workload
 
 MARK = "getrusage"
@@ -45,9 +48,13 @@ class Check(BaseModel):
         return self.counted == self.traced
 
 
+@functools.cache
 def why_not() -> str | None:
     """Say why calls cannot be traced here; None where they can."""
-    return None if shutil.which("strace") else "no program 'strace' on the PATH: apt-get install strace"
+    if not shutil.which("strace"):
+        return "no program 'strace' on the PATH: apt-get install strace"
+    tried = subprocess.run(["strace", "-qq", "-e", "trace=none", "true"], capture_output=True, text=True, check=False)
+    return f"strace may not trace programs here: {tried.stderr.strip()[:200]}" if tried.returncode else None
 
 
 def check(build: Build, arm: Arm, work: Workload) -> Check:
@@ -97,7 +104,7 @@ def traced(build: Build, arm: Arm, work: Workload) -> tuple[Counter[str], Driver
     Raises
     ------
     MissingTool
-        strace is not installed.
+        strace is not installed, or may not trace.
     TrialFailed
         The traced run failed.
     """
@@ -109,7 +116,8 @@ def traced(build: Build, arm: Arm, work: Workload) -> tuple[Counter[str], Driver
         preload = ["-E", f"LD_PRELOAD={env.pop('LD_PRELOAD')}"] if "LD_PRELOAD" in env else []
         strace = ["strace", "--seccomp-bpf", "-f", "-qq", "-e", f"trace={','.join((*KINDS, MARK))}", "-o", str(log)]
         program = str(build.driver(work.driver, arm.allocator.flavour))
-        done = run.execute([*strace, *preload, program, *work.args], env, timeout_s=60 + SLOWER * work.expected_s)
+        with turn.taken():
+            done = run.execute([*strace, *preload, program, *work.args], env, timeout_s=60 + SLOWER * work.expected_s)
         line, complaint = run.parse_line(done.stdout_tail)
         if done.status != "ok" or line is None:
             raise TrialFailed(f"{arm.label} under strace: {done.status}: {done.stderr_tail.strip() or complaint}")

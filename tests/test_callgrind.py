@@ -71,7 +71,7 @@ def test_rooms_are_told_apart() -> None:
     made = build()
     observe = arm("hakmem_observe", made)
     table = callgrind.by_room(made, [observe], ["churn:blocks=500"]).set_index("room")["instructions"]
-    assert {"fast path", "stats", "slab", "tcache", "superslab"} <= set(table.index)
+    assert {"fast path", "stats", "tcache", "slab", "unit"} <= set(table.index)
     assert table["fast path"] > 20 and table.get("other", 0.0) < 0.1 * table.sum()
 
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -54,6 +55,15 @@ def test_who_does_not_count_is_refused(native: Build, text: str) -> None:
         pytest.skip("needs strace: sudo apt-get install strace")
     with pytest.raises(BadParameter, match="does not count"):
         crosscheck.check(native, arm(native, text), RAMP)
+
+
+def test_a_strace_that_may_not_trace_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "strace").write_text(
+        "#!/bin/sh\necho 'strace: ptrace(PTRACE_TRACEME): Operation not permitted' >&2; exit 1\n"
+    )
+    (tmp_path / "strace").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "Operation not permitted" in str(crosscheck.why_not.__wrapped__())
 
 
 @needs_strace

@@ -21,6 +21,7 @@ from hakmem import progress, run, workload
 from hakmem.builds.arms import Arm
 from hakmem.builds.build import Build
 from hakmem.errors import TrialFailed
+from hakmem.system import turn
 from hakmem.workload import Workload
 
 __all__ = ["Place", "an_op", "by_room", "collected", "counted", "of_allocator", "read", "room", "why_not"]
@@ -130,7 +131,8 @@ def collected(build: Build, arm: Arm, work: Workload, warmup: int) -> tuple[Coun
         preload = ["env", f"LD_PRELOAD={arm.allocator.library}"] if arm.allocator.library else []
         valgrind = [*preload, "valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", "--error-exitcode=0"]
         program = str(build.driver(work.driver, arm.allocator.flavour))
-        done = run.execute([*valgrind, program, *work.args], env, timeout_s=120 + SLOWER * work.expected_s)
+        with turn.taken():
+            done = run.execute([*valgrind, program, *work.args], env, timeout_s=120 + SLOWER * work.expected_s)
         line, complaint = run.parse_line(done.stdout_tail)
         if done.status != "ok" or line is None or not out.exists():
             said = done.stderr_tail.strip() or complaint

@@ -119,7 +119,7 @@ def traced(plan: Plan, work: Workload) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        As of `budget`; empty where strace is not installed.
+        As of `budget`; empty where strace cannot trace.
 
     Raises
     ------
