@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ for name in set(os.environ) - {"HAKMEM_FLEETBENCH"}:  # where tests find publish
     if name.startswith(("HAKMEM_", "MALLOC_", "MAKE")) or name in ("LD_PRELOAD", "GLIBC_TUNABLES", "MFLAGS", "PROFILE"):
         del os.environ[name]
 os.environ["MPLBACKEND"] = "Agg"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell ignore it
 # Tests take turns among themselves: what else is measured on this host neither waits for them nor keeps them waiting.
 LOCKS = tempfile.TemporaryDirectory(prefix="hakmem-locks-")
 os.environ["WORKBENCH_LOCK_DIR"] = LOCKS.name
