@@ -24,7 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, V
 
 from hakmem.builds.arms import Arm
 from hakmem.builds.build import Build
-from hakmem.errors import MissingTool
+from hakmem.errors import MissingTool, TrialFailed
 from hakmem.system import container, orphans
 from hakmem.workload import Workload
 
@@ -221,13 +221,18 @@ def trial(
         )
 
 
-def unwatched(build: Build, arm: Arm, work: Workload, *, padding: int = 0) -> tuple[DriverLine | None, str]:
+def unwatched(build: Build, arm: Arm, work: Workload, *, padding: int = 0) -> DriverLine:
     """Run a driver as `trial` does, but look at nothing until it has ended: what trials are held against.
 
     Returns
     -------
-    tuple
-        What the driver said, or None and what is wrong with it.
+    DriverLine
+        What the driver said.
+
+    Raises
+    ------
+    TrialFailed
+        It said nothing of use.
     """
     env = environment(arm.gates, arm.allocator.library, padding)
     plain = {name: value for name, value in env.items() if name != "LD_PRELOAD"}
@@ -241,10 +246,17 @@ def unwatched(build: Build, arm: Arm, work: Workload, *, padding: int = 0) -> tu
             stderr=subprocess.STDOUT,
             start_new_session=True,  # a session of its own is a share of the processor of its own
         )
-        settle()
-        process.wait()
+        try:
+            settle()
+            process.wait()
+        finally:
+            process.kill()  # of an interrupt: its session is its own, which no terminal ends
+            process.wait()
         out.seek(0)
-        return parse_line(out.read().decode(errors="replace"))
+        line, complaint = parse_line(out.read().decode(errors="replace"))
+    if line is None or not line.ops_per_s:
+        raise TrialFailed(f"{arm.label} on {work.text}: {complaint or 'no operations a second'}")
+    return line
 
 
 def _program(

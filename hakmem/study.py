@@ -2,9 +2,19 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hakmem import workload
 from hakmem.builds import allocators, arms, gates
@@ -17,6 +27,28 @@ STUDY = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"  # names a ledger
 BLOCKS: dict[Profile, int] = {"smoke": 2, "quick": 5, "full": 10}
 BUDGET_MINUTES: dict[Profile, float] = {"smoke": 0.4, "quick": 3.5, "full": 22}
 SPEED_FIRST: dict[str, object] = {"lean": 0, "decommit": "FREE", "target_mb": 10}  # one setting: no Lean
+
+
+def listed(given: object) -> list[object]:
+    """Take one value for a list of one, and words for a list of words."""
+    listed: list[object] = list(given.split()) if isinstance(given, str) else [given]
+    if isinstance(given, list | tuple):
+        listed = list(given)
+    if not listed:
+        raise ValueError("the list is empty")
+    return listed
+
+
+def countable(given: tuple[str, ...]) -> tuple[str, ...]:
+    """Check that the instructions of workloads can be counted."""
+    for text in given:
+        workload.short_and_long(text)
+    return given
+
+
+T = TypeVar("T")
+Several = Annotated[tuple[T, ...], BeforeValidator(listed)]  # as a parameter comes: a list, one value, words
+Countable = Annotated[Several[str], AfterValidator(countable)]  # workloads
 
 
 class Checked(BaseModel):
@@ -164,16 +196,11 @@ class GateSpec(Parameters):
 
     study: str = Field(default="gate_ab", pattern=STUDY)
     gate: str = "ALLOC_PASSDOWN_SSOT"
-    values: tuple[str, ...] | None = None
+    values: Several[str] | None = None
     under: dict[str, str] = {}
-    workloads: tuple[str, ...] = ("mixed:ws=400", "mixed:ws=100000", "larson", "pc")
-    counted: tuple[str, ...] = ("mixed:ws=400", "pc")
+    workloads: Several[str] = ("mixed:ws=400", "mixed:ws=100000", "larson", "pc")
+    counted: Countable = ("mixed:ws=400", "pc")
     margin: float = Field(default=0.01, gt=0, le=0.5)
-
-    @field_validator("values", "workloads", "counted", mode="before")
-    @classmethod
-    def _lists(cls, given: object) -> list[object] | None:
-        return None if given is None else listed(given)
 
     @field_validator("under", mode="before")
     @classmethod
@@ -189,11 +216,6 @@ class GateSpec(Parameters):
     @classmethod
     def _known_workloads(cls, given: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(workload.names(given))
-
-    @field_validator("counted")
-    @classmethod
-    def _countable(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return countable(given)
 
     @model_validator(mode="after")
     def _something_differs(self) -> Self:
@@ -263,18 +285,8 @@ class RebaseSpec(Parameters):
     study: str = Field(default="rebase", pattern=STUDY)
     peer: str | None = None
     linked: bool = False
-    workloads: tuple[str, ...]
-    counted: tuple[str, ...] = ("mixed:ws=400", "larson:threads=1", "cross:threads=1")
-
-    @field_validator("workloads", "counted", mode="before")
-    @classmethod
-    def _lists(cls, given: object) -> list[object]:
-        return listed(given)
-
-    @field_validator("counted")
-    @classmethod
-    def _countable(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return countable(given)
+    workloads: Several[str]
+    counted: Countable = ("mixed:ws=400", "larson:threads=1", "cross:threads=1")
 
     @field_validator("workloads")
     @classmethod
@@ -303,28 +315,11 @@ class RebaseSpec(Parameters):
         return CampaignSpec.checked({**self.shared(), **SPEED_FIRST, "workloads": self.workloads, "allocators": arms})
 
 
-def countable(given: tuple[str, ...]) -> tuple[str, ...]:
-    """Check that the instructions of workloads can be counted."""
-    for text in given:
-        workload.short_and_long(text)
-    return given
-
-
 def fixed(given: object) -> dict[str, str]:
     """Read gates with one value each; short names are spelled out."""
     if not isinstance(given, Mapping):
         raise ValueError("it takes a mapping of gates to one value each, such as {LEAN: 1, DECOMMIT: DONTNEED}")
     return gates.canonical({SHORT.get(str(name), str(name)): value for name, value in given.items()})
-
-
-def listed(given: object) -> list[object]:
-    """Take one value for a list of one, and words for a list of words."""
-    listed: list[object] = list(given.split()) if isinstance(given, str) else [given]
-    if isinstance(given, list | tuple):
-        listed = list(given)
-    if not listed:
-        raise ValueError("the list is empty")
-    return listed
 
 
 def _unique(values: Iterable[str]) -> list[str]:

@@ -270,3 +270,17 @@ def test_what_spoils_a_trial_is_said(changes: dict[str, object], word: str) -> N
 
 def test_a_calm_trial_is_not_spoiled() -> None:
     assert run.spoiled_reasons(ended(nivcsw=5, steal_s=None, busy=None), None) == ()
+
+
+def test_an_interrupt_of_an_unwatched_run_leaves_nothing_behind() -> None:
+    code = (
+        "from hakmem import run, workload; from hakmem.builds import allocators, arms, build\n"
+        "made = build.build(); arm = arms.make(allocators.find('hakmem', made), {})\n"
+        "run.unwatched(made, arm, workload.parse('mixed:ws=50,cycles=20000000000'))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
+        while not (drivers := [x for x in psutil.Process(process.pid).children() if "bench_" in x.name()]):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+    assert process.returncode == -signal.SIGINT and not drivers[0].is_running()

@@ -78,8 +78,7 @@ def measure(build: Build, arm: Arm, work: Workload, pairs: int, progress: Progre
     samples = 0
 
     def plain(pair: int) -> float:
-        line, complaint = run.unwatched(build, arm, work, padding=run.padding_of(1, pair))
-        return _rate(line, f"{arm.label} on {work.text} without the workbench: {complaint}")
+        return run.unwatched(build, arm, work, padding=run.padding_of(1, pair)).ops_per_s
 
     def watched(pair: int) -> float:
         nonlocal samples
@@ -87,16 +86,11 @@ def measure(build: Build, arm: Arm, work: Workload, pairs: int, progress: Progre
         tick = sampler.tick if sampler else None
         outcome = run.trial(build, arm, work, padding=run.padding_of(1, pair), tick=tick)
         samples += len(sampler.t_s) if sampler else 0
-        complaint = f"{outcome.status}: {outcome.complaint or outcome.exit.stderr_tail.strip()}"
-        line = outcome.line if outcome.status == "ok" else None
-        return _rate(line, f"{arm.label} on {work.text} with the workbench: {complaint}")
+        if outcome.status != "ok" or outcome.line is None or not outcome.line.ops_per_s:
+            complaint = f"{outcome.status}: {outcome.complaint or outcome.exit.stderr_tail.strip()}"
+            raise TrialFailed(f"{arm.label} on {work.text} with the workbench: {complaint}")
+        return outcome.line.ops_per_s
 
     rates: stats.Array = np.array(in_turns(plain, watched, pairs, progress, work.text))
     effect = stats.interval(np.log(rates[:, 1] / rates[:, 0])).percent()
     return OwnCost(workload=work.text, arm=arm.label, effect=effect, samples=samples)
-
-
-def _rate(line: run.DriverLine | None, complaint: str) -> float:
-    if line is None or not line.ops_per_s:
-        raise TrialFailed(complaint)
-    return line.ops_per_s

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from hakmem import stats
 from hakmem.figure import FAMILIES, Figure, Theme, panel
 from hakmem.plots import looks_of
 from hakmem.stats import BASELINE2, Interval
-from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters, countable, listed
+from hakmem.study import STUDY, CampaignSpec, Countable, GateSpec, Parameters, Several
 from hakmem.verdict import Word
 
 __all__ = ["FreePipelineSpec", "early", "frees", "judge", "misses", "published", "rooms", "table"]
@@ -45,19 +45,9 @@ class FreePipelineSpec(Parameters):
     """The workloads that are followed, speed-first and under Lean; of `counted` the instructions."""
 
     study: str = Field(default="free_pipeline", pattern=STUDY)
-    workloads: tuple[str, ...] = ("mixed:ws=400", "larson", "pc", "churn")
-    counted: tuple[str, ...] = ("mixed:ws=400", "larson", "pc", "churn")
+    workloads: Several[str] = ("mixed:ws=400", "larson", "pc", "churn")
+    counted: Countable = ("mixed:ws=400", "larson", "pc", "churn")
     target_mb: int = Field(default=10, ge=1)
-
-    @field_validator("workloads", "counted", mode="before")
-    @classmethod
-    def _lists(cls, given: object) -> list[object]:
-        return listed(given)
-
-    @field_validator("counted")
-    @classmethod
-    def _countable(cls, given: tuple[str, ...]) -> tuple[str, ...]:
-        return countable(given)
 
     def campaign(self) -> CampaignSpec:
         """Return the sweep: OBSERVE speed-first and under Lean."""

@@ -17,7 +17,7 @@ from hakmem.figure import Figure, Theme, panel
 from hakmem.plots import Look, cells, looks_of
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.studies import atlas
-from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters, listed
+from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters, Several
 from hakmem.verdict import Word
 
 __all__ = ["PARTS", "TaxSpec", "bars", "classes", "judge", "maps", "parts", "published", "table"]
@@ -43,15 +43,10 @@ class TaxSpec(Parameters):
     """Slots of the live sets (40,000 hold 10 MB), the Lean arm, and the warm-ups ("prefault") that are compared."""
 
     study: str = Field(default="rss_tax", pattern=STUDY)
-    ws: tuple[int, ...] = (400, 40_000)
+    ws: Several[int] = (400, 40_000)
     decommit: str = "DONTNEED"
     target_mb: int = Field(default=10, ge=1)
-    prefault: tuple[int, ...] = (0, 20_000_000)
-
-    @field_validator("ws", "prefault", mode="before")
-    @classmethod
-    def _lists(cls, given: object) -> list[object]:
-        return listed(given)
+    prefault: Several[int] = (0, 20_000_000)
 
     @field_validator("ws")
     @classmethod

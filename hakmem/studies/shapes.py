@@ -21,7 +21,7 @@ from hakmem.drivers import Profile
 from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, log_axis, panel
 from hakmem.plots import looks_of
 from hakmem.studies import portrait, rebase
-from hakmem.study import PEERS, SPEED_FIRST, STUDY, CampaignSpec, Parameters, RebaseSpec, listed
+from hakmem.study import PEERS, SPEED_FIRST, STUDY, CampaignSpec, Parameters, RebaseSpec, Several
 from hakmem.traces import events, trace
 from hakmem.traces.events import Shape
 
@@ -52,14 +52,9 @@ class ShapesSpec(Parameters):
         "full": {"workloads": SHAPES, "repeat": 40},
     }
     study: str = Field(default="traces", pattern=STUDY)
-    workloads: tuple[str, ...]
+    workloads: Several[str]
     repeat: int = Field(ge=1, le=100_000)
     peer: str | None = None
-
-    @field_validator("workloads", mode="before")
-    @classmethod
-    def _list(cls, given: object) -> list[object]:
-        return listed(given)
 
     @field_validator("workloads")
     @classmethod

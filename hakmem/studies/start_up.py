@@ -16,7 +16,7 @@ from hakmem.drivers import Profile
 from hakmem.figure import Figure, Theme, log_axis, panel, write_ends
 from hakmem.plots import Look, looks_of
 from hakmem.stats import BASELINE, BASELINE2, Interval
-from hakmem.study import STUDY, CampaignSpec, Parameters, listed
+from hakmem.study import STUDY, CampaignSpec, Parameters, Several
 from hakmem.verdict import Word
 
 __all__ = ["StartUpSpec", "at_rest", "first_allocations", "judge", "published", "survivors", "table", "times"]
@@ -47,12 +47,7 @@ class StartUpSpec(Parameters):
     }
     processes: int = Field(ge=2, le=100_000)
     container_mb: int = Field(default=64, ge=4, le=65536)
-    bursts_mb: tuple[int, ...] = (40, 48, 52, 56, 60)
-
-    @field_validator("bursts_mb", mode="before")
-    @classmethod
-    def _bursts(cls, given: object) -> list[object]:
-        return listed(given)
+    bursts_mb: Several[int] = (40, 48, 52, 56, 60)
 
     @field_validator("bursts_mb")
     @classmethod
