@@ -197,23 +197,26 @@ NOINLINE void *tcache_malloc_slow(size_t cls) {
     return p;
 }
 
-/* The hot list is full: it moves behind, and what was there goes into the depot or back to its slabs. */
+/* The hot list is full: it moves behind, and what was there goes into the depot or back to its slabs. The list's room doubles where it is both filled and
+ * emptied, or others take its chains; where the thread only frees it halves, so that what is flushed was freed a moment ago and is still in
+ * the processor's caches. */
 static void overflow(heap *h, unsigned c) {
     STAT(overflow);
     chain out = take_hot(h, c);
     STAT_N(tls_sll, out.count);
-    if (h->pressure == PRESSURE_LEAN) {
-        h->cap[c] =
-            (int16_t)policy_adapt((unsigned)h->cap[c], slab_cap(c, PRESSURE_LEAN), slab_cap(c, PRESSURE_NONE), h->missed[c]);
-        hak_tls.room[c] = h->cap[c];
-    }
-    h->missed[c] = false;
     if (gate(G_TINY_MAG_LEVELS) == LEVELS_2 && h->pressure != PRESSURE_HIGH) {
         chain full = out;
         out = h->spare[c];
         h->spare[c] = full;
     }
-    if (out.count && !depot_put(c, out)) slab_flush(&h->slabs, c, out);
+    bool used = h->missed[c];
+    if (out.count && depot_put(c, out)) used = true;
+    else if (out.count) slab_flush(&h->slabs, c, out);
+    if (h->pressure != PRESSURE_HIGH) {
+        h->cap[c] = (int16_t)policy_adapt((unsigned)h->cap[c], slab_cap(c, PRESSURE_LEAN), slab_cap(c, PRESSURE_NONE), used);
+        hak_tls.room[c] = h->cap[c];
+    }
+    h->missed[c] = false;
     follow_pressure(h);
 }
 
@@ -244,7 +247,7 @@ static unsigned class_of_unknown(block *p) {
         if (!large_free(p)) misuse_bad_free(p);
         return 0;
     }
-    /* A slab some of whose pages were given back: what is free there is only known to its bitmap. */
+    /* A slab whose blocks threads may not keep now. */
     misuse_check_live(p, "double free");
     return unit_record(u)->cls;
 }
