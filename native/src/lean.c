@@ -7,9 +7,11 @@
 
 #include <sys/mman.h>
 
+#define OTHERS_NS 100000000u
+
 bool hak_lean_releases;
 static bool lean, warned_unreachable, purges_futile;
-static size_t metadata, before_start, resident_level, purge_step = PURGE_STEP_BYTES;
+static size_t metadata, others, resident_level, purge_step = PURGE_STEP_BYTES;
 /* Threads add to them on their slow ways: nothing that the fast path reads stands in the same cache line. */
 static __attribute__((aligned(64))) size_t resident;
 static __attribute__((aligned(64))) size_t freed_since_purge;
@@ -24,7 +26,7 @@ void lean_unlock(void) { unlock(&purse_lock); }
 void lean_init(void) {
     lean = gate(G_SS_MEM_LEAN);
     hak_lean_releases = lean && ss_mem_lean_decommit_mode() != DECOMMIT_OFF;
-    if (hak_lean_releases) before_start = os_resident_bytes();
+    if (hak_lean_releases) others = os_resident_bytes();
     pressure = lean_releases() ? PRESSURE_LEAN : PRESSURE_NONE;
 }
 
@@ -38,12 +40,30 @@ void lean_set_metadata(size_t bytes) { poke(&metadata, bytes); }
 size_t lean_resident(void) { return peek(&resident); }
 size_t lean_metadata(void) { return peek(&metadata); }
 
+static size_t target(void) { return (size_t)ss_mem_lean_target_mb() * MIB; }
+static size_t ours(void) { return lean_resident() + lean_metadata(); }
+
+/* The program's own pages come after the start, too. Asked again when ours have grown by a sixteenth of the target, and ten times a second while blocks
+ * are freed. Not with FREE: the kernel counts pages that it may take as resident. */
+static void look_at_others(bool freed) {
+    static size_t seen;
+    static uint64_t asked;
+    size_t mine = ours();
+    bool grown = mine > peek(&seen) + target() / 16;
+    if ((!grown && !freed) || !lean_released_reads_zero()) return;
+    uint64_t now = os_now_coarse_ns();
+    if (!grown && now - peek(&asked) < OTHERS_NS) return;
+    poke(&asked, now);
+    poke(&seen, mine);
+    size_t all = os_resident_bytes();
+    if (all) poke(&others, all > mine ? all - mine : 0);
+}
+
 size_t lean_excess(void) {
     if (!lean_releases()) return 0;
-    size_t target = (size_t)ss_mem_lean_target_mb() * MIB, ours = lean_resident() + lean_metadata();
-    policy_pressure was = peek(&pressure), is = policy_press(was, target, before_start + ours, peek(&purges_futile));
+    policy_pressure was = peek(&pressure), is = policy_press(was, target(), peek(&others) + ours(), peek(&purges_futile));
     if (is != was) poke(&pressure, is);
-    return policy_excess(target, before_start, ours);
+    return policy_excess(target(), peek(&others), ours());
 }
 
 policy_pressure lean_pressure(void) { return peek(&pressure); }
@@ -78,16 +98,28 @@ static bool too_old(void) {
     return true;
 }
 
-static bool may_spend(void) {
+/* Asked on every slow way while the purse is empty, so the answer is remembered. What cannot be given back now is no reason for small caches. */
+static bool may_spend(bool over) {
+    static uint64_t dry_until;
+    uint64_t now = os_now_coarse_ns();
+    if (now < peek(&dry_until)) {
+        STAT(early_cpu_budget);
+        return false;
+    }
     lock(&purse_lock);
-    bool ok = policy_may_spend(&purse, os_now_ns(), (unsigned)gate(G_SS_LEAN_CPU_PERMILLE));
+    uint64_t wait = policy_wait(&purse, now, (unsigned)gate(G_SS_LEAN_CPU_PERMILLE));
     unlock(&purse_lock);
-    if (!ok) STAT(early_cpu_budget);
-    return ok;
+    if (!wait) return true;
+    poke(&dry_until, now + wait);
+    poke(&purges_futile, over);
+    STAT(early_cpu_budget);
+    return false;
 }
 
 bool lean_purge_begin(lean_purge *p, bool at_rest) {
     bool old = too_old();
+    p->freed = peek(&freed_since_purge);
+    look_at_others(p->freed >= peek(&purge_step));
     p->over = lean_excess() > 0;
     size_t was = peek(&resident_level), level = was;
     bool fell = policy_fell(&level, lean_resident());
@@ -96,8 +128,7 @@ bool lean_purge_begin(lean_purge *p, bool at_rest) {
         STAT(early_under_target);
         return false;
     }
-    p->freed = peek(&freed_since_purge);
-    if ((p->freed < (at_rest ? 1 : peek(&purge_step)) && !old) || !may_spend()) return false;
+    if ((p->freed < (at_rest ? 1 : peek(&purge_step)) && !old) || !may_spend(p->over)) return false;
     poke(&freed_since_purge, 0);
     p->resident = lean_resident();
     p->t0 = os_cpu_ns();

@@ -5,13 +5,14 @@ size_t policy_excess(size_t target, size_t before_start, size_t resident) {
     return all > target ? all - target : 0;
 }
 
-bool policy_may_spend(policy_purse *p, uint64_t now, unsigned permille) {
-    uint64_t at_once = POLICY_WINDOW_NS / 5000 * permille, passed = now - p->at;
-    uint64_t earned = passed < POLICY_WINDOW_NS ? passed * permille / 1000 * 4 / 5 : UINT64_MAX;
+uint64_t policy_wait(policy_purse *p, uint64_t now, unsigned permille) {
+    uint64_t at_once = POLICY_WINDOW_NS / 2000 * permille, passed = now - p->at;
+    uint64_t earned = passed < POLICY_WINDOW_NS ? passed * permille / 2000 : UINT64_MAX;
     p->at = now;
     p->owed = p->owed > earned ? p->owed - earned : 0;
-    p->dry = p->owed >= (p->dry ? at_once / 8 * 7 : at_once);
-    return !p->dry;
+    uint64_t refilled = at_once / 20 * 19;
+    p->dry = p->owed >= (p->dry ? refilled : at_once);
+    return p->dry ? (p->owed - refilled + 1) * 2000 / permille + 1 : 0;
 }
 
 void policy_spent(policy_purse *p, uint64_t ns) { p->owed += ns; }

@@ -1,6 +1,6 @@
 /* policy: arithmetic that decides, and nothing that acts. Sizes in bytes, time in nanoseconds, always an argument. A leaf.
  *
- *   policy_purse   a CPU budget: at most a share of any 10 s, a fifth of it at once, the rest as time passes
+ *   policy_purse   a CPU budget: at most a share of any 10 s, half of it at once, the rest as time passes
  *   policy_pulse   how busy SuperSlabs come and go, for the adaptive reserve
  */
 #ifndef HAK_POLICY_H
@@ -23,9 +23,9 @@ typedef struct {
 /* Bytes by which a process is above its ceiling; 0 when it is not. */
 size_t policy_excess(size_t target, size_t before_start, size_t resident);
 
-/* No while a fifth of the window's share is owed; then not before an eighth of that fifth has been earned: many small purges would cost
- * more a page than a few. */
-bool policy_may_spend(policy_purse *p, uint64_t now, unsigned permille);
+/* 0 until half of the window's share is owed; then the time until a twentieth of that half is earned: many small purges would cost more a page
+ * than a few. */
+uint64_t policy_wait(policy_purse *p, uint64_t now, unsigned permille);
 void policy_spent(policy_purse *p, uint64_t ns);
 
 void policy_beat(policy_pulse *p, uint64_t now);

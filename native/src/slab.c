@@ -78,6 +78,9 @@ static void drop_candidate(unit *s) {
 
 /* ---- making and ending slabs ---- */
 
+/* free() takes the fast way in this slab while threads may keep its blocks. */
+static void show_class(const unit *s) { poke(&hak_unit_class[unit_number(s)], slab_cached(s->cls) ? s->cls : 0); }
+
 static unit *new_slab(slab_heap *h, unsigned cls) {
     size_t u;
     bool zeroed;
@@ -97,7 +100,7 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
     s->nfree = s->carved = 0;
     s->run_units = 0;
     s->owner = NULL;
-    poke(&hak_unit_class[u], slab_cached(cls) ? (uint8_t)cls : 0);
+    show_class(s);
     STAT(refill_new);
     stat_octave(hak_class[cls].octave, OCT_SLAB_LIVE, 1);
     unit_tell(s);
@@ -150,11 +153,7 @@ static void purge_class(slab_class *k, bool partly) {
     lock(&k->lock);
     for (unit *s; (s = k->candidates);) {
         drop_candidate(s);
-        uint16_t pages = partly || is_empty(s) ? free_pages(s) : 0;
-        /* From here on every free in this slab is checked against the bitmap: a page that is gone forgets what was free. */
-        if (s->carved && (pages & unit_pages(0, (size_t)s->carved * hak_class[s->cls].size)))
-            poke(&hak_unit_class[unit_number(s)], 0);
-        unit_release_add(&batch, s, pages);
+        unit_release_add(&batch, s, partly || is_empty(s) ? free_pages(s) : 0);
     }
     unit_release_now(&batch);
     unlock(&k->lock);
@@ -177,13 +176,6 @@ void slab_purge_at_rest(void) { purge_if_due(true); }
 
 /* ---- refill ---- */
 
-/* free() may take the fast way in this slab while no page of a carved block is given back, and threads may keep its blocks. */
-static void show_class(unit *s) {
-    size_t carved = (size_t)s->carved * hak_class[s->cls].size;
-    bool whole = !carved || !(unit_pages(0, carved) & (uint16_t)~s->resident);
-    poke(&hak_unit_class[unit_number(s)], whole && slab_cached(s->cls) ? s->cls : 0);
-}
-
 /* Blocks whose pages were given back become resident again when they are handed out. */
 static void touch_blocks(unit *s, unsigned word, uint64_t mask) {
     size_t size = hak_class[s->cls].size;
@@ -191,7 +183,11 @@ static void touch_blocks(unit *s, unsigned word, uint64_t mask) {
         size_t at = (word * 64 + (unsigned)__builtin_ctzll(mask)) * size;
         unit_mark_resident(s, at, at + size);
     }
-    show_class(s);
+}
+
+static bool all_carved_resident(const unit *s) {
+    size_t carved = (size_t)s->carved * hak_class[s->cls].size;
+    return !carved || !(unit_pages(0, carved) & (uint16_t)~s->resident);
 }
 
 static uint64_t on_resident_pages(const unit *s, unsigned word, uint64_t mask) {
@@ -208,7 +204,7 @@ static uint64_t on_resident_pages(const unit *s, unsigned word, uint64_t mask) {
 static unsigned take_freed(unit *s, unsigned want, bool resident, group *g, unsigned *groups) {
     const class_info *c = &hak_class[s->cls];
     uint64_t *bits = unit_bits(s, c->count);
-    bool all_resident = peek(&hak_unit_class[unit_number(s)]) != 0, left_some = false;
+    bool all_resident = all_carved_resident(s), left_some = false;
     unsigned got = 0, w = s->hint, words = (unsigned)div_up(c->count, 64);
     for (; w < words && got < want && *groups < GROUPS && s->nfree; w++) {
         uint64_t mask = bits[w];
@@ -272,12 +268,23 @@ static void make_current(slab_heap *h, slab_class *k, unit *s) {
     if (in_slab(was)) list_slab(k, was);
 }
 
-/* Above the target no page is taken again while there are free blocks on resident ones: those of a few other slabs come first. */
-static unsigned take_from_others(slab_heap *h, slab_class *k, unsigned want, group *g, unsigned *groups) {
-    unsigned looked = 0, n;
-    for (unit *s = k->partial; s && looked++ < SLABS_LOOKED_AT; s = s->next)
-        if ((n = take_freed(s, want, true, g, groups))) return make_current(h, k, s), n;
-    return 0;
+static unit *lower(unit *a, unit *b) { return a && (!b || a < b) ? a : b; }
+
+/* Above the target no page is taken again while there are free blocks on resident ones, and of these the lowest go first: so blocks gather there, and pages
+ * above run empty. Looks at the current slab and a few others. */
+static unsigned take_sparingly(slab_heap *h, slab_class *k, unsigned cls, unsigned want, group *g, unsigned *groups) {
+    for (unit *tried = NULL, *s;; tried = s) {
+        unsigned looked = 0;
+        s = h->current[cls] && h->current[cls]->nfree && h->current[cls] > tried ? h->current[cls] : NULL;
+        for (unit *o = k->partial; o && looked++ < SLABS_LOOKED_AT; o = o->next)
+            if (o->nfree && o > tried) s = lower(s, o);
+        if (!s) return 0;
+        unsigned n = take_freed(s, want, true, g, groups);
+        if (!n) continue;
+        make_current(h, k, s);
+        unit_tell(s);
+        return n;
+    }
 }
 
 chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
@@ -286,7 +293,7 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
     group g[GROUPS];
     unsigned groups = 0, got = 0;
     lock(&k->lock);
-    bool sparing = lean_pressure() == PRESSURE_HIGH;
+    if (lean_pressure() == PRESSURE_HIGH && (got = take_sparingly(h, k, cls, r.batch, g, &groups))) r.batch = got;
     while (got < r.batch && groups < GROUPS) {
         unit *s = h->current[cls];
         if (!s && (s = k->partial)) {
@@ -296,9 +303,7 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
             break;
         }
         make_current(h, k, s);
-        unsigned n = take_freed(s, r.batch - got, sparing, g, &groups);
-        if (!n && !got && sparing) n = take_from_others(h, k, r.batch, g, &groups);
-        if (!n && !got && sparing) n = take_freed(s, r.batch, false, g, &groups);
+        unsigned n = take_freed(s, r.batch - got, false, g, &groups);
         if (!n && !got) n = carve(s, r.batch - got, g, &groups);
         unit_tell(h->current[cls]);
         if (!n && got) break;
