@@ -88,8 +88,13 @@ static inline unsigned count_ones(uint64_t x) {
     return (unsigned)(x * 0x0101010101010101u >> 56);
 }
 
-static inline void lock(hak_lock *l) { (void)pthread_mutex_lock(l); }
-static inline void unlock(hak_lock *l) { (void)pthread_mutex_unlock(l); }
+extern HIDDEN _Thread_local bool hak_forking; /* this thread holds all locks (fork.h) */
+static inline void lock(hak_lock *l) {
+    if (likely(!hak_forking)) (void)pthread_mutex_lock(l);
+}
+static inline void unlock(hak_lock *l) {
+    if (likely(!hak_forking)) (void)pthread_mutex_unlock(l);
+}
 
 static inline size_t round_up(size_t n, size_t to) { return (n + to - 1) & ~(to - 1); } /* to: a power of two */
 static inline size_t div_up(size_t n, size_t by) { return n / by + (n % by != 0); }

@@ -50,7 +50,18 @@ static bool read_here(const gate_desc *d) {
     return HAK_STATS_ON || d->scope == SCOPE_CORE;
 }
 
-/* Strings are taken apart by hand: strcspn, strtoll, memchr, memcmp: each faults in up to 64 KB of libc in every process. */
+/* Strings are taken apart by hand: strlen, strcspn, strtoll, memchr, memcmp: each faults in up to 64 KB of libc in every process. */
+static size_t length(const char *s) {
+    size_t n = 0;
+    for (; s[n]; n++) HAK_OPAQUE(n); /* or the compiler calls strlen */
+    return n;
+}
+
+static bool begins(const char *s, const char *with) {
+    while (*with && *s == *with) s++, with++;
+    return !*with;
+}
+
 static size_t word_length(const char *s) {
     size_t n = 0;
     while (s[n] && s[n] != ' ') n++;
@@ -98,7 +109,7 @@ static bool parse_int(const char *range, const char *s, size_t len, long long *o
     long long lo, hi, v;
     size_t n = 0;
     while (range[n] != '.') n++;
-    if (!decimal(range, n, &lo) || !decimal(range + n + 2, strlen(range + n + 2), &hi)) return false;
+    if (!decimal(range, n, &lo) || !decimal(range + n + 2, length(range + n + 2), &hi)) return false;
     if (!decimal(s, len, &v) || v < lo || v > hi) return false;
     *out = v;
     return true;
@@ -174,7 +185,7 @@ static void apply_setting(const char *s, size_t len, bool user) {
 
 static void apply_environment(char **env) {
     for (; *env; env++)
-        if (!strncmp(*env, PREFIX, PREFIX_LEN)) apply_setting(*env + PREFIX_LEN, strlen(*env + PREFIX_LEN), true);
+        if (begins(*env, PREFIX)) apply_setting(*env + PREFIX_LEN, length(*env + PREFIX_LEN), true);
 }
 
 /* The dynamic loader may allocate before libc has set environ. */
@@ -185,9 +196,9 @@ static void apply_proc_environment(void) {
     for (ssize_t r; n < sizeof proc_environ - 1 && (r = read(fd, proc_environ + n, sizeof proc_environ - 1 - n)) > 0;)
         n += (size_t)r;
     close(fd);
-    for (size_t i = 0; i < n; i += strlen(proc_environ + i) + 1)
-        if (!strncmp(proc_environ + i, PREFIX, PREFIX_LEN))
-            apply_setting(proc_environ + i + PREFIX_LEN, strlen(proc_environ + i + PREFIX_LEN), true);
+    for (size_t i = 0; i < n; i += length(proc_environ + i) + 1)
+        if (begins(proc_environ + i, PREFIX))
+            apply_setting(proc_environ + i + PREFIX_LEN, length(proc_environ + i + PREFIX_LEN), true);
 }
 
 static void apply_profile(void) {
@@ -205,7 +216,7 @@ const char *gate_text(int g) { return gate(g) < 0 ? NULL : texts[gate(g)]; }
 void gates_load(void) {
     int saved = errno;
     for (int g = 0; g < G_COUNT; g++)
-        if (!parse_value(&descs[g], descs[g].def, strlen(descs[g].def), &hak_gate_value[g])) hak_gate_value[g] = -1;
+        if (!parse_value(&descs[g], descs[g].def, length(descs[g].def), &hak_gate_value[g])) hak_gate_value[g] = -1;
     if (!getauxval(AT_SECURE)) {
         if (environ) apply_environment(environ);
         else apply_proc_environment();

@@ -20,7 +20,10 @@ void heap_lock_all(void) {
 }
 void heap_unlock_all(void) {
     for (heap *h = hak_heaps; h; h = h->made)
-        if (h->tls) heap_leave(h);
+        if (h->tls && lean_releases()) {
+            (void)pthread_mutex_trylock(&h->lock); /* one made since, in another library's handler, is not held */
+            unlock(&h->lock);
+        }
     unlock(&heaps_lock);
 }
 

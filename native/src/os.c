@@ -292,10 +292,11 @@ size_t os_read_small(const char *path, char *buf, size_t size) {
 }
 
 size_t os_resident_bytes(void) {
-    char buf[128], *at;
-    if (!os_read_small("/proc/self/statm", buf, sizeof buf) || !(at = strchr(buf, ' '))) return 0;
-    size_t pages = 0; /* by hand: strtoul faults in libc's character tables */
-    while (*++at >= '0' && *at <= '9') pages = pages * 10 + (size_t)(*at - '0');
+    char buf[128], *at = buf;
+    if (!os_read_small("/proc/self/statm", buf, sizeof buf)) return 0;
+    size_t pages = 0; /* by hand: strchr and strtoul fault in parts of libc that few programs use */
+    while (*at && *at != ' ') at++;
+    while (*at && *++at >= '0' && *at <= '9') pages = pages * 10 + (size_t)(*at - '0');
     return pages * getauxval(AT_PAGESZ); /* hak_page_shift may be larger, in tests */
 }
 

@@ -85,6 +85,7 @@ static _Noreturn void child(void) {
 static void children_of_a_threaded_program(void) {
     pthread_t ids[THREADS];
     uint32_t seeds[THREADS] = {1, 1001, 2001};
+    atomic_store(&stopping, false);
     for (unsigned i = 0; i < INHERITED; i++) {
         inherited[i] = A(malloc)(size_of(i));
         fill(inherited[i], size_of(i), i);
@@ -100,6 +101,19 @@ static void children_of_a_threaded_program(void) {
     atomic_store(&stopping, true);
     for (int i = 0; i < THREADS; i++) pthread_join(ids[i], NULL);
     free_inherited();
+}
+
+/* A library registered its handlers before the heap did, so they run while all of the heap's locks are held. */
+static atomic_int handled;
+static void handler(void) {
+    use_the_heap(11, 300);
+    atomic_fetch_add(&handled, 1);
+}
+
+static void handlers_of_others_may_allocate(void) {
+    CHECK(pthread_atfork(handler, handler, handler) == 0);
+    children_of_a_threaded_program();
+    CHECK(atomic_load(&handled) >= 2 * FORKS);
 }
 
 static void fork_of_a_single_thread(void) {
@@ -121,6 +135,7 @@ static void fork_of_a_single_thread(void) {
 
 int main(void) {
     RUN(fork_of_a_single_thread);
+    RUN(handlers_of_others_may_allocate);
     RUN(children_of_a_threaded_program);
     return 0;
 }
