@@ -30,7 +30,7 @@ static COLD void *look_after_memory(void *unused) {
         if (pthread_cond_timedwait(&stop_asked, &state_lock, &until) != ETIMEDOUT) continue;
         unlock(&state_lock);
         heap_take_idle(NULL);
-        slab_purge_at_rest();
+        slab_purge_if_due(true);
         lock(&state_lock);
     }
     unlock(&state_lock);

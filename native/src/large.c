@@ -1,5 +1,6 @@
 #include "large.h"
 
+#include "slab.h"
 #include "span.h"
 #include "stats.h"
 
@@ -51,7 +52,12 @@ bool large_free(void *p) {
     }
     for (size_t i = 1; i < r->run_units; i++) r[i].state = UNIT_FREE;
     for (size_t i = 0; i < r->run_units; i++) unit_tell(&r[i]);
-    ss_units_free(unit_of(p), r->run_units);
+    size_t units = r->run_units; /* once it is free, others may use the record */
+    ss_units_free(unit_of(p), (unsigned)units);
+    if (lean_releases()) {
+        lean_freed(units * UNIT_SIZE);
+        slab_purge_if_due(false);
+    }
     return true;
 }
 

@@ -41,6 +41,7 @@ size_t lean_resident(void) { return peek(&resident); }
 size_t lean_metadata(void) { return peek(&metadata); }
 
 static size_t target(void) { return (size_t)ss_mem_lean_target_mb() * MIB; }
+static size_t aim(void) { return target() / 32 * 31; } /* what comes between two looks must fit below the ceiling, too */
 static size_t ours(void) { return lean_resident() + lean_metadata(); }
 
 /* The program's own pages come after the start, too. Asked again when ours have grown by a sixteenth of the target, and ten times a second while blocks
@@ -61,9 +62,9 @@ static void look_at_others(bool freed) {
 
 size_t lean_excess(void) {
     if (!lean_releases()) return 0;
-    policy_pressure was = peek(&pressure), is = policy_press(was, target(), peek(&others) + ours(), peek(&purges_futile));
+    policy_pressure was = peek(&pressure), is = policy_press(was, aim(), peek(&others) + ours(), peek(&purges_futile));
     if (is != was) poke(&pressure, is);
-    return policy_excess(target(), peek(&others), ours());
+    return policy_excess(aim(), peek(&others), ours());
 }
 
 policy_pressure lean_pressure(void) { return peek(&pressure); }
@@ -146,7 +147,7 @@ void lean_purge_end(const lean_purge *p) {
     unlock(&purse_lock);
     STAT_N(purge_ns, spent);
     STAT(purge_runs);
-    size_t over = lean_excess();
+    size_t over = lean_excess() ? policy_excess(target(), peek(&others), ours()) : 0;
     if (!over) return;
     STAT(target_unreachable);
     if (gate(G_SS_OS_STATS) && !__atomic_exchange_n(&warned_unreachable, true, __ATOMIC_RELAXED))

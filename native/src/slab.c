@@ -62,18 +62,17 @@ static void unlist_slab(slab_class *k, unit *s) {
 }
 
 static void make_candidate(slab_class *k, unit *s) {
-    if (s->candidate) return;
-    s->candidate = 1;
+    if (s->cand_at) return;
     s->cand_at = &k->candidates;
     if ((s->cand_next = k->candidates)) s->cand_next->cand_at = &s->cand_next;
     poke(&k->candidates, s);
 }
 
 static void drop_candidate(unit *s) {
-    if (!s->candidate) return;
-    s->candidate = 0;
+    if (!s->cand_at) return;
     poke(s->cand_at, s->cand_next);
     if (s->cand_next) s->cand_next->cand_at = s->cand_at;
+    s->cand_at = NULL;
 }
 
 /* ---- making and ending slabs ---- */
@@ -95,7 +94,8 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
         memset(unit_bits(s, hak_class[cls].count), 0, div_up(hak_class[cls].count, 64) * 8);
     s->state = UNIT_SLAB;
     s->cls = (uint8_t)cls;
-    s->listed = s->candidate = 0;
+    s->listed = s->bare = 0;
+    s->cand_at = NULL;
     s->hint = 0;
     s->nfree = s->carved = 0;
     s->run_units = 0;
@@ -166,13 +166,12 @@ static void purge(void) {
         if (peek(&classes[c].candidates)) purge_class(&classes[c], partly);
 }
 
-static void purge_if_due(bool at_rest) {
+void slab_purge_if_due(bool at_rest) {
     lean_purge p;
     if (!lean_purge_begin(&p, at_rest)) return;
     purge();
     lean_purge_end(&p);
 }
-void slab_purge_at_rest(void) { purge_if_due(true); }
 
 /* ---- refill ---- */
 
@@ -183,6 +182,7 @@ static void touch_blocks(unit *s, unsigned word, uint64_t mask) {
         size_t at = (word * 64 + (unsigned)__builtin_ctzll(mask)) * size;
         unit_mark_resident(s, at, at + size);
     }
+    s->bare = 0;
 }
 
 static bool all_carved_resident(const unit *s) {
@@ -219,7 +219,10 @@ static unsigned take_freed(unit *s, unsigned want, bool resident, group *g, unsi
         g[(*groups)++] = (group){s, w, mask};
         if (got == want) break;
     }
-    if (left_some) return got;
+    if (left_some) {
+        s->bare = !got;
+        return got;
+    }
     s->hint = (uint16_t)(s->nfree && w < words ? w : 0);
     return got;
 }
@@ -239,6 +242,7 @@ static unsigned carve(unit *s, unsigned want, group *g, unsigned *groups) {
         got += n;
     }
     if (got) unit_mark_resident(s, from, (size_t)s->carved * c->size);
+    s->bare = 0;
     return got;
 }
 
@@ -268,16 +272,17 @@ static void make_current(slab_heap *h, slab_class *k, unit *s) {
     if (in_slab(was)) list_slab(k, was);
 }
 
-static unit *lower(unit *a, unit *b) { return a && (!b || a < b) ? a : b; }
+static bool is_promising(const unit *s) { return s->nfree && !s->bare; }
 
 /* Above the target no page is taken again while there are free blocks on resident ones, and of these the lowest go first: so blocks gather there, and pages
  * above run empty. Looks at the current slab and a few others. */
 static unsigned take_sparingly(slab_heap *h, slab_class *k, unsigned cls, unsigned want, group *g, unsigned *groups) {
     for (unit *tried = NULL, *s;; tried = s) {
         unsigned looked = 0;
-        s = h->current[cls] && h->current[cls]->nfree && h->current[cls] > tried ? h->current[cls] : NULL;
+        unit *own = h->current[cls];
+        s = own && is_promising(own) && own > tried ? own : NULL;
         for (unit *o = k->partial; o && looked++ < SLABS_LOOKED_AT; o = o->next)
-            if (o->nfree && o > tried) s = lower(s, o);
+            if (is_promising(o) && o > tried && (!s || o < s)) s = o;
         if (!s) return 0;
         unsigned n = take_freed(s, want, true, g, groups);
         if (!n) continue;
@@ -316,7 +321,7 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
     unlock(&k->lock);
     chain out = link_blocks(g, groups, cls);
     stat_octave(hak_class[cls].octave, OCT_TAKEN, out.count);
-    if (decided ? r.lean : lean_releases()) purge_if_due(false);
+    if (decided ? r.lean : lean_releases()) slab_purge_if_due(false);
     return out;
 }
 
@@ -367,6 +372,7 @@ static void put_group(slab_heap *h, slab_class *k, const group *g) {
         hak_fatal("invalid free (never allocated)", unit_address(unit_number(s)) + (size_t)last * c->size, c->size);
     poke(&bits[g->word], bits[g->word] | g->mask);
     s->nfree += n;
+    s->bare = 0;
     if (g->word < s->hint) s->hint = (uint16_t)g->word;
     stat_add(!s->owner || s->owner == h ? ST_ss_local : ST_ss_remote, n);
     unit_tell(s);
@@ -396,7 +402,7 @@ void slab_flush(slab_heap *h, unsigned cls, chain c) {
     stat_octave(hak_class[cls].octave, OCT_RETURNED, total);
     if (lean_releases()) {
         lean_freed((size_t)total * hak_class[cls].size);
-        purge_if_due(false);
+        slab_purge_if_due(false);
     }
 }
 

@@ -39,8 +39,8 @@ void slab_flush(slab_heap *h, unsigned cls, chain c);
 void slab_drain_depot(void);     /* what threads have left for each other goes back likewise */
 void slab_abandon(slab_heap *h); /* thread exit: current and warm slabs are everybody's */
 
-/* Lean: give free pages back if it is time to, where activity does not. */
-void slab_purge_at_rest(void);
+/* Lean: give free pages back if it is time to; at rest also for little, since no activity follows. */
+void slab_purge_if_due(bool at_rest);
 /* Everything that can go, now: depots, free pages, empty SuperSlabs. Bytes given back. */
 size_t slab_trim(void);
 

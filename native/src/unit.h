@@ -23,14 +23,15 @@ typedef enum { UNIT_VIRGIN, UNIT_FREE, UNIT_SLAB, UNIT_RUN, UNIT_RUN_TAIL } unit
 
 /* 128 bytes; `slab` owns the block fields, `large` the run fields. */
 typedef struct __attribute__((aligned(64))) unit {
-    uint8_t state, cls, listed, candidate;
+    uint8_t state, cls, listed;
+    uint8_t bare;          /* no block that is free in it stands on resident pages; set where that was found */
     uint16_t resident;     /* bit per page */
     uint16_t hint;         /* first bitmap word worth a look */
     uint32_t nfree;        /* bits set in the bitmap */
     uint32_t carved;       /* blocks [0, carved) have been handed out at least once */
     struct slab_heap *owner; /* thread whose current slab this is */
     struct unit *next, *prev;
-    struct unit *cand_next, **cand_at;
+    struct unit *cand_next, **cand_at; /* cand_at NULL: no candidate */
     uint32_t run_units;    /* page run: length; kept when freed, so that a second free is named as such */
     uint32_t run_slack;    /* page run: bytes asked for = run_units * UNIT_SIZE - run_slack */
     uint64_t bits[UNIT_INLINE_WORDS]; /* bit set: the block is free and in the slab */
