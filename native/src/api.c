@@ -72,9 +72,11 @@ static void before_fork(void) {
     lean_lock();
     stats_lock();
     os_lock();
+    hak_holds_all = true;
 }
 
 static void after_fork(void) {
+    hak_holds_all = false;
     os_unlock();
     stats_unlock();
     lean_unlock();

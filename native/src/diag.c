@@ -36,5 +36,6 @@ COLD void hak_print(const char *fmt, ...) {
 _Noreturn COLD void hak_fatal(const char *what, const void *p, size_t class_size) {
     if (class_size) hak_msg("%s: pointer %p, class %zu B", what, p, class_size);
     else hak_msg("%s: pointer %p, no class", what, p);
+    hak_holds_all = true;
     abort();
 }

@@ -119,8 +119,30 @@ static void fork_of_a_single_thread(void) {
     A(free)(p);
 }
 
+/* Handlers of other libraries, registered before the allocator's and after them, use the heap as glibc's lets them. */
+static int handler_calls;
+
+static void allocate_in_handler(void) {
+    handler_calls++;
+    use_the_heap(11, 300);
+}
+
+__attribute__((constructor(101))) static void register_before_the_allocator(void) {
+    (void)pthread_atfork(allocate_in_handler, allocate_in_handler, allocate_in_handler);
+}
+
+static void handlers_around_fork_allocate(void) {
+    CHECK(pthread_atfork(allocate_in_handler, allocate_in_handler, allocate_in_handler) == 0);
+    handler_calls = 0;
+    alarm(CHILD_SECONDS);
+    fork_of_a_single_thread();
+    alarm(0);
+    CHECK(handler_calls == 4);
+}
+
 int main(void) {
     RUN(fork_of_a_single_thread);
     RUN(children_of_a_threaded_program);
+    RUN(handlers_around_fork_allocate);
     return 0;
 }
