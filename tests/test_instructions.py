@@ -31,7 +31,14 @@ OFF = {  # not their defaults, and each off on the way that a malloc or free tak
         "SS_LEAN_CACHE_IDLE_MS=1",
         "SS_LEAN_BACKGROUND_MS=1",
     ],
-    "superslabs": ["SS_PREWARM=OFF", "SS_EMPTY_RESERVE=2", "SS_CACHE_GLOBAL=8", "SS_SIZE_KB=512", "HUGE_PAGES=NEVER"],
+    "superslabs": [
+        "SS_PREWARM=OFF",
+        "SS_EMPTY_RESERVE=2",
+        "SS_CACHE_GLOBAL=8",
+        "SS_CACHE_THREAD=2",
+        "SS_SIZE_KB=512",
+        "HUGE_PAGES=NEVER",
+    ],
     "route": ["ALLOC_PASSDOWN_SSOT=1"],
     "statistics": [f"STATS_LIVE={tempfile.gettempdir()}", f"STATS_JSON={os.devnull}"],  # on, and yet not on this way
     "lean-off": ["SS_MEM_LEAN=1", "SS_MEM_LEAN_DECOMMIT=OFF"],

@@ -20,6 +20,7 @@ GATES = {  # what changes where blocks come from and go to
     "SS_PREWARM": ["OFF", "RESERVE", "TOUCH"],
     "SS_EMPTY_RESERVE": ["0", "2", "ADAPTIVE"],
     "SS_CACHE_GLOBAL": ["0", "3"],
+    "SS_CACHE_THREAD": ["0", "2"],
     "SS_SIZE_KB": ["2048", "1024", "512"],
     "SS_PARTIAL_RELEASE": ["0", "1"],
     "SS_LEAN_CPU_PERMILLE": ["50", "1000"],

@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.util
+import json
 import os
 import re
 import resource
@@ -321,6 +322,10 @@ def test_valgrind_finds_nothing(name: str) -> None:
         ("HAKMEM_STATS_LIVE", "3", ("the absolute path of a directory",)),
         ("HAKMEM_STATS_LIVE", '/run/"', ("the absolute path of a directory",)),
         ("HAKMEM_PROFILE", "FASTEST", ("MIXED_TINYV3_C7_SAFE", "MIXED_TINYV3_C7_BALANCED")),
+        ("HAKMEM_SS_MEM_LEAN", "", ("0", "1")),
+        ("HAKMEM_SS_MEM_LEAN_TARGET_MB", "-5", ("1", "1048576")),
+        ("HAKMEM_SS_MEM_LEAN_TARGET_MB", " 5", ("1", "1048576")),
+        ("HAKMEM_SS_MEM_LEAN_DECOMMIT", "FREE DONTNEED", ("FREE", "DONTNEED", "OFF")),
     ],
 )
 def test_a_bad_gate_is_one_line_and_the_default(gate: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -330,6 +335,40 @@ def test_a_bad_gate_is_one_line_and_the_default(gate: str, value: str, allowed: 
     assert len(lines) == 1 and lines[0].startswith("hakmem: ")
     for word in (gate, value, *allowed):
         assert word in lines[0]
+
+
+@pytest.mark.parametrize(
+    "setting", ["HAKMEM_SS_MEM_LEAN=1\n\x1b[2J0", "HAKMEM_NO\rGATE=1", f"HAKMEM_WARM_POOL={'9' * 100_000}"]
+)
+def test_whatever_the_environment_holds_is_quoted_in_one_line(setting: str) -> None:
+    name, value = setting.split("=")
+    done = run([OUT / "bin" / "bench_battle_system", "1000"], {name: value})
+    assert done.returncode == 0
+    assert re.fullmatch(r"hakmem: [ -~]{20,390}\n", done.stderr)
+
+
+def test_a_program_with_raised_privileges_gets_the_defaults(tmp_path: Path) -> None:
+    """It must not write files, or say anything, where whoever started it wants."""
+    program, written = tmp_path / "raised", tmp_path / "stats.json"
+    shutil.copy(OUT / "bin" / "bench_battle_hakmem", program)
+    if os.geteuid() != 0 or os.statvfs(tmp_path).f_flag & os.ST_NOSUID:
+        pytest.skip("needs root and a file system whose programs may raise privileges")
+    gates = {
+        **GATES["lean-dontneed"],
+        "HAKMEM_STATS_JSON": str(written),
+        "HAKMEM_STATS_LIVE": str(tmp_path),
+        "HAKMEM_X": "1",
+    }
+    effective = []
+    for mode in (0o755, 0o4755):
+        os.chown(program, 65534, 65534)
+        program.chmod(mode)
+        done = run([program, "1000", "--json"], gates, library=None)
+        assert done.returncode == 0
+        effective.append(json.loads(done.stdout.splitlines()[-1])["allocator"]["gates"]["HAKMEM_SS_MEM_LEAN"])
+        assert written.exists() == (mode == 0o755) == bool(done.stderr)
+        written.unlink(missing_ok=True)
+    assert effective == ["1", "0"]
 
 
 def test_good_gates_are_silent() -> None:
@@ -347,15 +386,70 @@ def test_libraries_export_the_interface_and_nothing_else(flavour: str) -> None:
     ).stdout
     exported = {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
     family = """malloc calloc realloc reallocarray free free_sized free_aligned_sized aligned_alloc posix_memalign
-        memalign valloc pvalloc malloc_usable_size malloc_trim mallinfo2 malloc_info mallopt hakmem_stats_json
-        hakmem_version"""
+        memalign valloc pvalloc malloc_usable_size malloc_trim mallinfo mallinfo2 malloc_info malloc_stats mallopt
+        cfree __libc_malloc __libc_calloc __libc_realloc __libc_free __libc_memalign __libc_valloc __libc_pvalloc
+        __posix_memalign hakmem_stats_json hakmem_version"""
     assert set(family.split()) <= exported
-    rest = {
-        name
-        for name in exported - set(family.split())
-        if not re.match(r"hakmem_|ss_|g_ss_|cfree$|mallinfo$|_Zn|_Zd", name)
-    }
+    rest = {name for name in exported - set(family.split()) if not re.match(r"hakmem_|ss_|g_ss_|_Zn|_Zd", name)}
     assert not rest, f"{flavour} exports names that may collide with a program's own"
+
+
+WRAPPER = """
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#ifdef WRAP
+extern void *__libc_malloc(size_t), __libc_free(void *);
+static volatile int calls;
+void *malloc(size_t n) { calls++; return __libc_malloc(n); }
+void free(void *p) { __libc_free(p); }
+#endif
+int main(void) {
+    char *p = strdup("text");
+    p = realloc(p, 100000);
+    free(p);
+    free(calloc(100, 100));
+    free(aligned_alloc(64, 640));
+    int status = -1;
+    if (!fork()) _exit(mallinfo().uordblks < 0);
+    wait(&status);
+    malloc_stats();
+    printf("%d\\n", status);
+}
+"""
+
+
+def compiled(where: Path, source: str, *flags: str | Path) -> Path:
+    (where / "program.c").write_text(source)
+    command = ["gcc", "-w", "-fno-builtin", *flags[:1], "program.c", "-o", "program", *flags[1:]]
+    subprocess.run(command, cwd=where, check=True, capture_output=True)
+    return where / "program"
+
+
+@pytest.mark.parametrize("flavour", ["hakmem", "hakmem_minimal", "hakmem_observe"])
+def test_a_program_may_wrap_malloc_by_the_names_that_glibc_gives_it(flavour: str, tmp_path: Path) -> None:
+    """What it got from __libc_malloc and what calloc gave go back through its free; the figures are hakmem's."""
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    program = compiled(tmp_path, WRAPPER, "-DWRAP")
+    done = run([program], {}, library=OUT / "lib" / f"lib{flavour}.so")
+    assert (done.returncode, done.stdout) == (0, "0\n")
+    assert re.fullmatch(r"hakmem: \d+ bytes live, [1-9]\d+ resident, \d+ of metadata, \d+ SuperSlabs\n", done.stderr)
+
+
+@pytest.mark.parametrize("how", ["-static", "-static-pie"])
+def test_a_static_program_links_whatever_it_calls(how: str, tmp_path: Path) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed")
+    try:
+        compiled(tmp_path, "int main(void) { return 0; }", how)
+    except subprocess.CalledProcessError:
+        pytest.skip("no static C library is installed")
+    done = run([compiled(tmp_path, WRAPPER, how, OUT / "lib" / "libhakmem.a")], {}, library=None)
+    assert (done.returncode, done.stdout) == (0, "0\n") and done.stderr.startswith("hakmem: ")
 
 
 @pytest.mark.parametrize("flavour", ["hakmem", "hakmem_minimal", "hakmem_observe"])

@@ -22,6 +22,7 @@
 #include "../include/hakmem.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,14 +94,33 @@ static COLD void *out_of_memory(void) {
     return NULL;
 }
 
+/* All that the calling thread and the depot hold goes back to the slabs, and what is empty or free to the kernel. */
+static COLD size_t give_all_back(void) {
+    heap *h = hak_tls.heap;
+    tcache_drain();
+    if (h) {
+        heap_enter(h);
+        slab_abandon(&h->slabs);
+        heap_leave(h);
+    }
+    return slab_trim();
+}
+
 NOINLINE void *hak_malloc_slow(size_t cls) {
     void *p = started() ? tcache_malloc_slow(cls) : NULL;
+    if (unlikely(!p) && ready) {
+        (void)give_all_back(); /* the last resort: empty slabs serve any size */
+        p = tcache_malloc_slow(cls);
+    }
     return p ? p : out_of_memory();
 }
 
 static NOINLINE void *alloc_large(size_t n, size_t align, bool *zeroed) {
     void *p = started() ? large_alloc(n, align, zeroed) : NULL;
-    if (!p && ready && n <= PTRDIFF_MAX && slab_trim()) p = large_alloc(n, align, zeroed);
+    if (unlikely(!p) && ready && n >> UNIT_SHIFT < hak_arena_units) {
+        (void)give_all_back();
+        p = large_alloc(n, align, zeroed);
+    }
     return p ? p : out_of_memory();
 }
 
@@ -165,8 +185,13 @@ EXPORT void *API(realloc)(void *p, size_t n) {
             return q;
         }
     }
+    int saved = errno;
     void *q = hakmem_malloc(n);
-    if (!q) return NULL;
+    if (!q) {
+        if (n > usable) return NULL;
+        errno = saved; /* it fits where it is: a block can always shrink */
+        return p;
+    }
     memcpy(q, p, n < usable ? n : usable);
     hakmem_free(p);
     return q;
@@ -229,11 +254,7 @@ EXPORT size_t API(malloc_usable_size)(void *p) {
 
 /* ---- what the program may ask ---- */
 
-EXPORT size_t hakmem_purge(void) {
-    if (!started()) return 0;
-    tcache_drain();
-    return slab_trim();
-}
+EXPORT size_t hakmem_purge(void) { return started() ? give_all_back() : 0; }
 
 EXPORT int API(malloc_trim)(size_t pad) {
     (void)pad;
@@ -285,3 +306,38 @@ EXPORT int API(mallopt)(int what, int value) {
     (void)what, (void)value; /* accepted: gates are how hakmem is tuned */
     return 1;
 }
+
+#ifndef HAK_PREFIXED
+/* ---- glibc's further names: who calls them, or wraps them, is on the same heap ---- */
+
+static int as_int(size_t n) { return n > INT_MAX ? INT_MAX : (int)n; }
+
+EXPORT struct mallinfo mallinfo(void) {
+    struct mallinfo2 m = mallinfo2();
+    return (struct mallinfo){.arena = as_int(m.arena), .uordblks = as_int(m.uordblks), .fordblks = as_int(m.fordblks)};
+}
+
+EXPORT void malloc_stats(void) {
+    hakmem_stats s;
+    hakmem_stats_get(&s);
+    hak_msg("%zu bytes live, %zu resident, %zu of metadata, %zu SuperSlabs", s.live, s.resident, s.metadata, s.superslabs);
+}
+
+#if __has_attribute(copy) /* gcc */
+#define ALIAS(of) __attribute__((alias(#of), copy(of)))
+#else
+#define ALIAS(of) __attribute__((alias(#of)))
+#endif
+#define ALSO(name, of)          \
+    EXPORT __typeof__(of) name; \
+    EXPORT __typeof__(of) name ALIAS(of);
+ALSO(__libc_malloc, malloc)
+ALSO(__libc_calloc, calloc)
+ALSO(__libc_realloc, realloc)
+ALSO(__libc_free, free)
+ALSO(__libc_memalign, memalign)
+ALSO(__libc_valloc, valloc)
+ALSO(__libc_pvalloc, pvalloc)
+ALSO(__posix_memalign, posix_memalign)
+ALSO(cfree, free)
+#endif

@@ -88,12 +88,14 @@ static inline unsigned count_ones(uint64_t x) {
     return (unsigned)(x * 0x0101010101010101u >> 56);
 }
 
-extern HIDDEN _Thread_local bool hak_forking; /* this thread holds all locks (fork.h) */
+/* The thread that forks holds every lock meanwhile, and handlers of other libraries, which run before and after the allocator's in whatever order
+ * they came, may allocate: to such a thread locks are nothing. Nor are they to one that ends the program, whose handler of SIGABRT may. */
+extern HIDDEN _Thread_local bool hak_holds_all;
 static inline void lock(hak_lock *l) {
-    if (likely(!hak_forking)) (void)pthread_mutex_lock(l);
+    if (likely(!hak_holds_all)) (void)pthread_mutex_lock(l);
 }
 static inline void unlock(hak_lock *l) {
-    if (likely(!hak_forking)) (void)pthread_mutex_unlock(l);
+    if (likely(!hak_holds_all)) (void)pthread_mutex_unlock(l);
 }
 
 static inline size_t round_up(size_t n, size_t to) { return (n + to - 1) & ~(to - 1); } /* to: a power of two */

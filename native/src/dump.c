@@ -124,6 +124,8 @@ static void os_stats(const stats_block *t) {
     hak_print(
         "[SS_OS_STATS] mmap=%llu munmap=%llu mprotect=%llu mremap=%llu pages_released=%llu purge_runs=%llu target_unreachable=%llu",
         N(sys_mmap), N(sys_munmap), N(sys_mprotect), N(sys_mremap), N(pages_released), N(purge_runs), N(target_unreachable));
+    hak_print("[SS_OS_STATS] ss_new=%llu ss_reuse=%llu ss_reuse_thread=%llu ss_empty=%llu ss_cached=%llu ss_cached_thread=%llu",
+              N(ss_new), N(ss_reuse), N(ss_reuse_thread), N(ss_empty), N(ss_cached), N(ss_cached_thread));
 }
 
 static void memory(const stats_block *t) {

@@ -10,11 +10,11 @@
 #include "superslab.h"
 
 bool hak_fork_handled;
-_Thread_local bool hak_forking;
+static _Thread_local bool forking;
 
 /* Registered twice where two threads come at once: the second time does nothing. */
 static COLD void before(void) {
-    if (hak_forking) return;
+    if (hak_holds_all) return;
     heap_lock_all();
     depot_lock_all();
     slab_lock_all();
@@ -22,12 +22,12 @@ static COLD void before(void) {
     lean_lock();
     stats_lock();
     os_lock();
-    hak_forking = true;
+    forking = hak_holds_all = true;
 }
 
 static COLD void after(void) {
-    if (!hak_forking) return;
-    hak_forking = false;
+    if (!forking) return;
+    forking = hak_holds_all = false;
     os_unlock();
     stats_unlock();
     lean_unlock();
@@ -38,7 +38,7 @@ static COLD void after(void) {
 }
 
 static COLD void after_in_child(void) {
-    if (hak_forking) background_forked();
+    if (forking) background_forked();
     after();
 }
 

@@ -1,6 +1,6 @@
 /* fork: a child begins with whole heaps, whatever other threads of its parent were in the midst of.
  *
- * From fork's first handler to its last the forking thread holds every lock and takes none (hak_forking): handlers of other libraries may allocate
+ * From fork's first handler to its last the forking thread holds every lock and takes none (hak_holds_all): handlers of other libraries may allocate
  * in between, in any order of registration.
  *
  * Invariant: whoever takes a lock while the process has more than one thread has called fork_expect() before. Not sooner: in a process with one

@@ -10,20 +10,22 @@
 
 static bool is_empty_kind(const SuperSlab *ss) { return ss->kind <= SS_DIRTY; }
 
-/* Best fit over runs of empty SuperSlabs, those with resident ones first; else above top. */
+/* Best fit over runs of empty SuperSlabs, those with resident ones first, and at these where they are the thread's own; else above top. */
 static size_t find_span(size_t n, size_t align) {
     size_t best = SIZE_MAX, best_len = SIZE_MAX, step = align >> ss_shift;
-    bool best_dirty = false;
+    ss_rank best_rank = RANK_NOT_RESIDENT;
     size_t run_end;
     for (size_t i = 0; i < ss_top; i = run_end + 1) {
-        bool dirty = false;
-        for (run_end = i; run_end < ss_top && is_empty_kind(&ss_table[run_end]); run_end++)
-            dirty |= ss_table[run_end].kind == SS_DIRTY;
+        ss_rank rank = RANK_NOT_RESIDENT;
         size_t at = i;
+        for (run_end = i; run_end < ss_top && is_empty_kind(&ss_table[run_end]); run_end++) {
+            ss_rank one = ss_rank_of(&ss_table[run_end]);
+            if (one > rank && (rank = one) == RANK_OWN) at = run_end;
+        }
+        if (at + n > run_end && i + n <= run_end) at = run_end - n;
         if (step > 1) at = ((round_up(hak_arena_base + (i << ss_shift), align) - hak_arena_base) >> ss_shift);
         if (at + n > run_end) continue;
-        if (dirty > best_dirty || (dirty == best_dirty && run_end - i < best_len))
-            best = at, best_len = run_end - i, best_dirty = dirty;
+        if (rank > best_rank || (rank == best_rank && run_end - i < best_len)) best = at, best_len = run_end - i, best_rank = rank;
     }
     if (best != SIZE_MAX) return best;
     size_t at = ss_top;
@@ -39,6 +41,7 @@ static bool occupy(size_t first, size_t n, size_t from, size_t bytes, bool *zero
     for (size_t i = first; i < first + n; i++) {
         SuperSlab *ss = &ss_table[i];
         if (ss->nonzero) *zeroed = false;
+        ss_count_reuse(ss);
         units_taken(ss_first_unit(ss), ss_units);
         size_t u = ss_first_unit(ss);
         for (size_t off = from + ((i - first) << ss_shift); u < ss_first_unit(ss) + ss_units; u++, off += UNIT_SIZE) {
@@ -125,7 +128,7 @@ static void vacate(size_t first, size_t n, bool give_back) {
         }
         units_given(ss_first_unit(ss), ss_units);
         ss->used = 0;
-        kept += !give_back && ss_should_keep_superslab(ss, -1);
+        kept += !give_back && (ss_set_aside(ss) || ss_should_keep_superslab(ss, -1));
         ss_set_kind(ss, SS_DIRTY);
     }
     STAT_N(ss_cached, kept);

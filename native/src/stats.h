@@ -48,6 +48,8 @@
     X(ss_reuse, "SuperSlabs taken from those at hand")                                   \
     X(ss_empty, "SuperSlabs that became empty")                                          \
     X(ss_cached, "empty SuperSlabs kept resident")                                       \
+    X(ss_cached_thread, "of these, set aside by the thread that emptied them")           \
+    X(ss_reuse_thread, "SuperSlabs that the thread which had set them aside took again") \
     X(large_alloc, "page runs allocated")                                                \
     X(large_free, "page runs freed")                                                     \
     X(span_alloc, "spans of SuperSlabs allocated")                                       \

@@ -14,6 +14,8 @@ size_t ss_top;
 
 static size_t kind_count[SS_TAIL + 1], kind_hint[SS_TAIL + 1]; /* below the hint there is none of that kind */
 static SuperSlab *partial; /* UNITS with a free unit */
+static size_t set_aside;   /* DIRTY ones that are some thread's */
+static _Thread_local bool self; /* has joined; its address names the thread */
 static hak_lock ss_lock = HAK_LOCK_INIT;
 
 void ss_lock_all(void) { lock(&ss_lock); }
@@ -48,13 +50,28 @@ void ss_count(size_t *superslabs, size_t *units_used) {
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
     (void)ss, (void)class_idx; /* SuperSlabs are shared by all classes here */
     if (!lean_releases()) return true;
-    return !lean_excess() && ss_kept() < lean_superslabs_to_keep();
+    return !lean_excess() && ss_kept() - set_aside < lean_superslabs_to_keep();
+}
+
+bool ss_set_aside(SuperSlab *ss) {
+    size_t most = (size_t)gate(G_SS_CACHE_THREAD), have = 0;
+    if (!most || !self || lean_excess()) return false;
+    for (size_t i = kind_hint[SS_DIRTY]; i < ss_top && set_aside && have < most; i++) have += ss_table[i].set_aside_by == &self;
+    if (have == most) return false;
+    ss->set_aside_by = &self;
+    set_aside++;
+    STAT(ss_cached_thread);
+    return true;
 }
 
 /* ---- SuperSlab kinds ---- */
 
 void ss_set_kind(SuperSlab *ss, ss_kind kind) {
     size_t i = (size_t)(ss - ss_table);
+    if (ss->kind == SS_DIRTY && ss->set_aside_by) {
+        ss->set_aside_by = NULL;
+        set_aside--;
+    }
     kind_count[ss->kind]--;
     kind_count[kind]++;
     if (i < kind_hint[kind]) kind_hint[kind] = i;
@@ -101,7 +118,7 @@ static void emptied(SuperSlab *ss) {
     STAT(ss_empty);
     lean_beat();
     unlist_partial(ss);
-    if (ss_should_keep_superslab(ss, -1)) {
+    if (ss_set_aside(ss) || ss_should_keep_superslab(ss, -1)) {
         STAT(ss_cached);
         ss_set_kind(ss, SS_DIRTY);
     } else {
@@ -114,6 +131,39 @@ static size_t find_kind(ss_kind kind) {
     for (size_t i = kind_hint[kind]; i < ss_top; i++)
         if (ss_table[i].kind == kind) return kind_hint[kind] = i;
     return SIZE_MAX;
+}
+
+ss_rank ss_rank_of(const SuperSlab *ss) {
+    if (ss->kind != SS_DIRTY) return RANK_NOT_RESIDENT;
+    return !ss->set_aside_by ? RANK_NOBODYS : ss->set_aside_by == &self ? RANK_OWN : RANK_OTHERS;
+}
+
+void ss_count_reuse(const SuperSlab *ss) {
+    if (ss->kind == SS_CLEAN || ss->kind == SS_DIRTY) STAT(ss_reuse);
+    if (ss_rank_of(ss) == RANK_OWN) STAT(ss_reuse_thread);
+}
+
+static size_t find_kept(void) {
+    size_t best = find_kind(SS_DIRTY);
+    for (size_t i = best; set_aside && i < ss_top; i++)
+        if (ss_rank_of(&ss_table[i]) > ss_rank_of(&ss_table[best])) best = i;
+    return best;
+}
+
+void ss_join(void) { self = true; }
+
+void ss_leave(void) {
+    self = false;
+    if (!gate(G_SS_CACHE_THREAD)) return;
+    lock(&ss_lock);
+    for (size_t i = kind_hint[SS_DIRTY]; i < ss_top && set_aside; i++) {
+        SuperSlab *ss = &ss_table[i];
+        if (ss->set_aside_by != &self) continue;
+        bool keep = ss_should_keep_superslab(ss, -1);
+        ss_set_kind(ss, SS_DIRTY);
+        if (!keep) retire(ss);
+    }
+    unlock(&ss_lock);
 }
 
 static bool know(size_t end) {
@@ -155,7 +205,7 @@ bool ss_make_usable(size_t first, size_t n) {
 
 /* An empty SuperSlab: resident before clean before new; SIZE_MAX: there is none. */
 static size_t find_empty(void) {
-    size_t i = find_kind(SS_DIRTY);
+    size_t i = find_kept();
     if (i == SIZE_MAX) i = find_kind(SS_CLEAN);
     if (i == SIZE_MAX) i = find_kind(SS_NONE);
     return i != SIZE_MAX ? i : ss_top < ss_limit() ? ss_top : SIZE_MAX;
@@ -226,7 +276,7 @@ static bool claim(size_t first, unsigned k, bool *zeroed) {
     *zeroed = true;
     for (size_t u = first; u < first + k;) {
         SuperSlab *ss = ss_of_unit(u);
-        if (ss->kind == SS_CLEAN || ss->kind == SS_DIRTY) STAT(ss_reuse);
+        ss_count_reuse(ss);
         if (ss->kind != SS_UNITS) ss_set_kind(ss, SS_UNITS);
         list_partial(ss);
         uint32_t mask = part(ss, &u, first + k);
@@ -283,8 +333,8 @@ static void free_part(SuperSlab *ss, uint32_t mask) {
         emptied(ss);
     } else {
         list_partial(ss);
-        if (lean_releases() &&
-            (lean_excess() || units_free_resident() > DIRTY_SLACK_UNITS * UNIT_SIZE + lean_superslabs_to_keep() * ss_bytes()))
+        if (lean_releases() && (lean_excess() || units_free_resident() > DIRTY_SLACK_UNITS * UNIT_SIZE +
+                                                                             (lean_superslabs_to_keep() + set_aside) * ss_bytes()))
             release_free_units(ss);
     }
 }

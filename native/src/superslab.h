@@ -32,6 +32,7 @@ typedef struct SuperSlab {
     uint32_t span;              /* SuperSlabs in the span, head only; kept when freed, so that a second free is named as such */
     size_t bytes;               /* of the span that are in use, head only */
     struct SuperSlab *next, *prev;
+    const void *set_aside_by;   /* DIRTY only: the thread that takes it first; NULL: nobody's */
 } SuperSlab;
 
 extern unsigned ss_units, ss_shift;
@@ -60,6 +61,14 @@ static inline void ss_words(const SuperSlab *ss, uint64_t word[LIVE_HEAD]) {
 void ss_tell_all(void); /* every record, to a page that has just been made; callers hold all locks */
 
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx);
+/* SS_CACHE_THREAD: an empty SuperSlab, about to become DIRTY, is the calling thread's; false: it has enough of them, or Lean is above its
+ * target. Other threads take it before any that is not resident. Callers hold ss_lock. */
+bool ss_set_aside(SuperSlab *ss);
+typedef enum { RANK_NOT_RESIDENT, RANK_OTHERS, RANK_NOBODYS, RANK_OWN } ss_rank;
+ss_rank ss_rank_of(const SuperSlab *ss); /* of an empty one: the highest is taken first */
+void ss_count_reuse(const SuperSlab *ss); /* it is about to be used */
+void ss_join(void); /* the thread may set aside: its end will be known */
+void ss_leave(void); /* it ends: what it set aside is everybody's, or goes back */
 void ss_purge_free(void); /* resident pages of free units and cached SuperSlabs */
 void ss_count(size_t *superslabs, size_t *units);
 

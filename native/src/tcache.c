@@ -47,6 +47,7 @@ static heap *join(void) {
 #endif
     }
     left = false;
+    ss_join();
     stats_register(&h->stats);
     STAT(threads);
     if (exit_key_made) (void)pthread_setspecific(exit_key, h); /* may allocate: the thread is ready by now */
@@ -124,6 +125,7 @@ static void leave(void *arg) {
     if (hak_tls.heap != h) return;
     tcache_drain();
     slab_abandon(&h->slabs);
+    ss_leave();
     for (unsigned c = 0; c <= CLASSES; c++) hak_tls.room[c] = 0;
     heap_end(h);
     left = true;

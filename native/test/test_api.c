@@ -270,6 +270,20 @@ static void info_is_xml(void) {
 #endif
 }
 
+/* The figures from before 64 bits: as mallinfo2's where they fit, else as large as can be told. */
+static void old_figures(void) {
+#ifndef HAK_PREFIXED
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+    char *p = malloc(100 << 20);
+    CHECK(p);
+    struct mallinfo old = mallinfo();
+    struct mallinfo2 now = mallinfo2();
+    CHECK(old.uordblks == (int)now.uordblks && old.arena == (int)now.arena);
+    CHECK(now.uordblks + now.hblkhd >= (size_t)100 << 20);
+    free(p);
+#endif
+}
+
 int main(void) {
     collect_sizes();
     RUN(blocks_are_usable_aligned_and_apart);
@@ -290,5 +304,6 @@ int main(void) {
     RUN(sized_frees);
     RUN(trim_and_figures);
     RUN(info_is_xml);
+    RUN(old_figures);
     return 0;
 }

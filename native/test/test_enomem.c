@@ -65,6 +65,33 @@ static void everything_else_fails_too(chain *all, size_t size) {
     CHECK(A(aligned_alloc)(64, more) == NULL && errno == ENOMEM);
 }
 
+/* A block may be asked to become smaller when there is no other place for it. */
+static chain *shrink_one(chain *all, uint32_t *count) {
+    chain *rest = all->next, *p;
+    errno = 0;
+    p = A(realloc)(all, sizeof *p);
+    CHECK(p && errno == 0 && p->next == rest && p->key == --*count);
+    A(free)(p);
+    return rest;
+}
+
+/* What was just freed serves other sizes too, wherever caches keep it. */
+static chain *use_otherwise(chain *all, size_t size, uint32_t *count) {
+    size_t bytes = 0;
+    for (; bytes < 3 << 16; bytes += size) {
+        chain *next = all->next;
+        A(free)(all);
+        all = next;
+        --*count;
+    }
+    for (size_t other = 24; other <= bytes / 4; other *= 3) {
+        void *p = A(malloc)(other);
+        CHECK(p);
+        A(free)(p);
+    }
+    return all;
+}
+
 static void give_back(chain *all, size_t size, uint32_t count) {
     while (all) {
         chain *next = all->next;
@@ -82,7 +109,10 @@ static void exhaust(size_t size, size_t limit_mb, unsigned percent) {
     printf("# %u blocks of %zu B, %zu %% of the limit\n", first, size, first * size * 100 / (limit_mb << 20));
     CHECK(first * size * 100 >= (limit_mb << 20) * percent);
     everything_else_fails_too(all, size);
-    give_back(all, size, first);
+    uint32_t left = first;
+    all = shrink_one(all, &left);
+    all = use_otherwise(all, size, &left);
+    give_back(all, size, left);
     all = take_all(size, limit_mb, &second);
     CHECK(second >= first - first / 4);
     give_back(all, size, second);
