@@ -122,6 +122,7 @@ bool lean_purge_begin(lean_purge *p, bool at_rest) {
     p->freed = peek(&freed_since_purge);
     look_at_others(p->freed >= peek(&purge_step));
     p->over = lean_excess() > 0;
+    p->kept = p->over || old;
     size_t was = peek(&resident_level), level = was;
     bool fell = policy_fell(&level, lean_resident());
     if (level > was) poke(&resident_level, level); /* a fall counts until there was a search */

@@ -45,7 +45,7 @@ void ss_os_stats_record_lean_retire(void);
 typedef struct {
     uint64_t t0; /* CPU time of the thread */
     size_t freed, resident;
-    bool over;
+    bool over, kept; /* kept: empty SuperSlabs that were kept go back, too; not where memory only fell below the target */
 } lean_purge;
 void lean_freed(size_t bytes);
 bool lean_purge_begin(lean_purge *p, bool at_rest); /* at rest: also for little, nobody allocates meanwhile */

@@ -159,8 +159,8 @@ static void purge_class(slab_class *k, bool partly) {
     unlock(&k->lock);
 }
 
-static void purge(void) {
-    ss_purge_free();
+static void purge(bool kept) {
+    ss_purge_free(kept);
     bool partly = gate(G_SS_PARTIAL_RELEASE);
     for (unsigned c = CLASSES; c >= 1; c--)
         if (peek(&classes[c].candidates)) purge_class(&classes[c], partly);
@@ -169,7 +169,7 @@ static void purge(void) {
 void slab_purge_if_due(bool at_rest) {
     lean_purge p;
     if (!lean_purge_begin(&p, at_rest)) return;
-    purge();
+    purge(p.kept);
     lean_purge_end(&p);
 }
 
@@ -433,7 +433,7 @@ COLD size_t slab_trim(void) {
     for (size_t u = 0; u < units_known(); u++)
         if (unit_record(u)->state == UNIT_SLAB) make_candidate(&classes[unit_record(u)->cls], unit_record(u));
     slab_unlock_all();
-    purge();
+    purge(true);
     size_t now = lean_resident();
     return start > now ? start - now : 0;
 }

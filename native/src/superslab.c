@@ -353,10 +353,10 @@ void ss_units_free(size_t first, unsigned k) {
     unlock(&ss_lock);
 }
 
-void ss_purge_free(void) {
+void ss_purge_free(bool kept) {
     lock(&ss_lock);
     for (size_t i = 0; i < ss_top && units_free_resident(); i++) {
-        if (ss_table[i].kind == SS_DIRTY) retire(&ss_table[i]);
+        if (ss_table[i].kind == SS_DIRTY && kept) retire(&ss_table[i]);
         else if (ss_table[i].kind == SS_UNITS) release_free_units(&ss_table[i]);
     }
     unlock(&ss_lock);

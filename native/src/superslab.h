@@ -69,7 +69,7 @@ ss_rank ss_rank_of(const SuperSlab *ss); /* of an empty one: the highest is take
 void ss_count_reuse(const SuperSlab *ss); /* it is about to be used */
 void ss_join(void); /* the thread may set aside: its end will be known */
 void ss_leave(void); /* it ends: what it set aside is everybody's, or goes back */
-void ss_purge_free(void); /* resident pages of free units and cached SuperSlabs */
+void ss_purge_free(bool kept); /* resident pages of free units, and of empty SuperSlabs that were kept */
 void ss_count(size_t *superslabs, size_t *units);
 
 /* Whole SuperSlabs, for spans; callers hold ss_lock, and change what stands in ss_table. */
