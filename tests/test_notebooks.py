@@ -75,7 +75,7 @@ def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path)
         "What a megabyte costs here." in text
         and "56.8" in text
         and text.count("<figure") == 7
-        and "papermill notebooks/" in text
+        and "hakmem report 20_lean_sweep -p study=" in text
         and "hakmem ahead by, points" in text
     )
     assert "This step failed" not in text and "<h2" in text

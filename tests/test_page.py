@@ -3,8 +3,10 @@
 import base64
 import dataclasses
 import gzip
+import html
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
+from typer.testing import CliRunner
 
-from hakmem import campaign, planning, plots, store, verdict
+from hakmem import campaign, cli, paths, planning, plots, store, verdict
 from hakmem.pages import page, report, shelf
 from hakmem.studies import explorer
 from hakmem.study import CampaignSpec
@@ -158,6 +161,28 @@ def test_rows_can_be_taken_away(table: pd.DataFrame) -> None:
     }
     assert len(json.loads(plain["study.json"])) == len(table)
     assert plain["study.csv"].count(b"\n") == len(table) + 1 and b"stolen CPU time 12 %" in plain["study.csv"]
+
+
+@pytest.mark.parametrize("path", sorted(paths.notebooks().glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_command_of_a_page_means_its_parameters(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[object, ...]] = []
+    monkeypatch.setattr(report, "render", lambda *given: made.append(given) or Path("page.html"))
+    spec = report.MODELS[path.stem].checked({})
+    given = spec.model_dump(mode="json")
+    words = html.unescape(re.sub("<[^>]+>", "", page.rerun(path.stem, given).text))
+    assert CliRunner().invoke(cli.app, shlex.split(words)[1:]).exit_code == 0
+    [(notebook, read, _)] = made
+    assert notebook == path.stem and read == {name: value for name, value in given.items() if value is not None}
+    assert report.MODELS[path.stem].checked(read) == spec
+
+
+@pytest.mark.parametrize("value", [EVIL, "true", "12", "[a, b]", " x ", "it's", {"LEAN": ["a b", 1]}, True, 0.5])
+def test_odd_parameters_survive_the_command_line(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[object, ...]] = []
+    monkeypatch.setattr(report, "render", lambda *given: made.append(given) or Path("page.html"))
+    words = html.unescape(re.sub("<[^>]+>", "", page.rerun("20_lean_sweep", {"study": value}).text))
+    assert CliRunner().invoke(cli.app, shlex.split(words)[1:]).exit_code == 0
+    assert made[0][1] == {"study": value}
 
 
 def test_the_page_begins_with_its_verdict_or_its_failure(built: Path, table: pd.DataFrame) -> None:

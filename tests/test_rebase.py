@@ -87,11 +87,15 @@ def test_the_word_hangs_on_the_line_drawn_beforehand() -> None:
     table = rebase.ratios(rows(study(blocks=8, arms=ARMS)))
     word, sentences = rebase.judge(table, "mimalloc")
     assert word == "GO" and sentences[0].startswith("hakmem FAST runs at 108 % of mimalloc's throughput")
+    assert sentences[0].endswith("(geometric mean of 4 workloads): as fast on all.")
     assert "100 % is reached on 4 of 4 workloads." in sentences
     slow, said = rebase.judge(table, "mimalloc", "OBSERVE")
-    assert slow == "NO-GO" and "surely slower on 4" in said[2]
+    assert slow == "NO-GO" and said[0].endswith("surely slower on all.") and "slower on mixed:ws=400, " in said[2]
     noisy = rebase.ratios(rows(study(blocks=3, cv=0.2, arms=ARMS)))
-    assert rebase.judge(noisy, "mimalloc")[0] == "INCONCLUSIVE"
+    doubted, why = rebase.judge(noisy, "mimalloc")
+    assert doubted == "INCONCLUSIVE" and "undecided on" in why[0]  # the headline says what is open
+    [one] = [rebase.judge(table[table["workload"] == "ramp"], "mimalloc")[1][0]]
+    assert one.endswith("throughput (ramp): as fast on 1.")
     assert rebase.judge(table, "jemalloc")[0] == "INCONCLUSIVE"
 
 

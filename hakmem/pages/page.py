@@ -57,6 +57,7 @@ ALLOCATOR_FACTS = ("version", "linkage", "library", "sha256")
 NESTED = ["argv", "gates", "effective_gates", "phases", "syscalls", "counters", "extra", "spoiled"]
 SIZE_LIMIT = 5_000_000  # bytes of a page
 TEMPLATES = Path(__file__).parents[1] / "templates"
+WORD = re.compile(r"(?!(?:true|false|null|NaN|Infinity)$)[A-Za-z][\w.:=,/+-]*")  # means itself on a command line
 PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so that the page stays small
 
 
@@ -371,9 +372,14 @@ def _link(name: str, mime: str, content: bytes) -> str:
 
 def rerun(notebook: str, parameters: Mapping[str, object]) -> Html:
     """Give the exact command that makes this page again from the same ledger, or measures what it lacks."""
-    given = shlex.quote(json.dumps(dict(parameters)))
-    command = f"papermill notebooks/{notebook}.ipynb {notebook}.out.ipynb -y {given}"
+    given = [f"-p {shlex.quote(f'{name}={_spelt(value)}')}" for name, value in parameters.items() if value is not None]
+    command = " ".join([f"hakmem report {notebook}", *given])
     return Html(f'<pre class="command" tabindex="0">{_esc(command)}</pre>')
+
+
+def _spelt(value: object) -> str:
+    """Write a parameter as `hakmem report -p` reads it: JSON, or a word that is no JSON."""
+    return value if isinstance(value, str) and WORD.fullmatch(value) else json.dumps(value)
 
 
 DOCUMENT = """<!DOCTYPE html>

@@ -100,11 +100,15 @@ def judge(table: pd.DataFrame, peer: str, build: str = "FAST") -> tuple[Word, li
     ordered = mine.assign(workload=mine["workload"].map(spoken)).sort_values("percent")
     low, high = ordered.iloc[0], ordered.iloc[-1]
     word: Word = "NO-GO" if len(slower) else "GO" if len(as_fast) == len(mine) else "INCONCLUSIVE"
+    n, open_on = len(mine), len(mine) - len(as_fast) - len(slower)
+    counted = {"as fast": len(as_fast), "surely slower": len(slower), "undecided": open_on}
+    tally = ", ".join(f"{what} on {'all' if k == n > 1 else k}" for what, k in counted.items() if k)
+    of = f"geometric mean of {n} workloads" if n > 1 else low["workload"]
     return word, [
-        f"hakmem {build} runs at {mean:.0f} % of {peer}'s throughput (geometric mean of {len(mine)} workloads).",
+        f"hakmem {build} runs at {mean:.0f} % of {peer}'s throughput ({of}): {tally}.",
         f"Least on {low['workload']} ({low['percent']:.0f} %), most on {high['workload']} ({high['percent']:.0f} %).",
-        f"As fast (95 % lower end at least {AS_FAST:g} %) on {len(as_fast)} workloads, surely slower on {len(slower)}"
-        + (f": {', '.join(map(spoken, slower['workload']))}." if len(slower) else ", undecided on the rest."),
+        f"As fast means a 95 % lower end of at least {AS_FAST:g} %"
+        + (f"; surely slower on {', '.join(map(spoken, slower['workload']))}." if len(slower) else "."),
         *(_reached(mine, milestone) for milestone in MILESTONES if (mine["low"] >= milestone).any()),
     ]
 
