@@ -155,8 +155,8 @@ def statement(word: Word, sentences: Sequence[str]) -> Html:
 
 
 def table(rows: pd.DataFrame, label: str) -> Html:
-    """Show a table."""
-    return Html(table_html(rows, label))
+    """Show a table under a caption that says what it holds, and in which unit."""
+    return Html(table_html(rows, label).replace("<thead>", f"<caption>{_esc(label)}</caption>\n<thead>", 1))
 
 
 def note(text: str) -> Html:
@@ -208,8 +208,11 @@ def verdicts(found: Sequence[Verdict]) -> Html:
 
 
 def beside(table: pd.DataFrame) -> Html:
-    """Show published figures beside today's, as `reference.beside` gives them."""
-    return Html(table_html(table, "Published figures beside today's"))
+    """Show published figures beside today's, as `reference.beside` gives them, and what each of today's is one of."""
+    shown = table.assign(metric=table["metric"].str.replace("_", " ").str.replace("rss", "RSS"))
+    shown = shown[["metric", "setting", "published", "today", "ratio", "unit", "here"]]
+    names = {"setting": "published for", "ratio": "today / published", "here": "today's is of"}
+    return Html(table_html(shown.rename(columns=names), "Published figures beside today's"))
 
 
 def prices(table: pd.DataFrame) -> Html:

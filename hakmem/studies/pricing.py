@@ -14,10 +14,11 @@ from hakmem.plots import Look, cells, looks_of
 from hakmem.stats import BASELINE
 from hakmem.verdict import memory_of
 
-__all__ = ["chart", "published", "shares"]
+__all__ = ["HERE", "chart", "published", "shares"]
 
 MIXED = "mixed:ws=400"
 LEAN, OFF = "hakmem LEAN DONTNEED 10 MB", "hakmem LEAN OFF"
+HERE = {"baseline": "hakmem, all defaults", "LEAN+OFF": OFF, "LEAN": LEAN}  # what stands for the published settings
 
 
 def chart(rows: pd.DataFrame, prices: pd.DataFrame) -> Figure:

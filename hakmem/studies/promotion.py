@@ -255,7 +255,13 @@ def published(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     }
     calls = budget(found["budget"])
     worst = {("syscalls_per_op", "hakmem"): float(calls["calls/op"].max()) if len(calls) else None}
-    return pd.concat([reference.beside("lean", here), reference.beside("syscalls", worst)], ignore_index=True)
+    names = {
+        "baseline": "FAST, SAFE",
+        "LEAN+OFF": "FAST, BALANCED",
+        "hakmem": "Standard, the worst trial of both presets",
+    }
+    tables = reference.beside("lean", here, names), reference.beside("syscalls", worst, names)
+    return pd.concat(tables, ignore_index=True)
 
 
 # ---- charts ----------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from hakmem.stats import BASELINE
 from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters
 from hakmem.verdict import Word
 
-__all__ = ["ReserveSpec", "battle", "breakdown", "breakdown_chart", "judge", "trade", "trade_chart"]
+__all__ = ["HERE", "ReserveSpec", "battle", "breakdown", "breakdown_chart", "judge", "trade", "trade_chart"]
 
 RULE = 5.0  # percent of throughput
 RULES = {True: "keep the default", False: "worth it", None: "undecided"}  # a gain that is surely below it
@@ -130,6 +130,7 @@ COLOURS = dict(
     )
 )
 PUBLISHED, SPEED_FIRST = "published", "hakmem"
+HERE = {"hakmem": "hakmem, all defaults", "1M x 16 B": "what the driver holds"}  # what stands for the published ones
 
 
 def battle(rows: pd.DataFrame) -> dict[tuple[str, str], float | None]:

@@ -19,7 +19,7 @@ from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Parameters, Several
 from hakmem.verdict import Word
 
-__all__ = ["StartUpSpec", "at_rest", "first_allocations", "judge", "published", "survivors", "table", "times"]
+__all__ = ["HERE", "StartUpSpec", "at_rest", "first_allocations", "judge", "published", "survivors", "table", "times"]
 
 HOST = 1_000  # processes of a host, to which memory is extrapolated
 SLOWER = 5.0  # percent of the time to ready that prewarm may cost
@@ -122,6 +122,13 @@ def survivors(rows: pd.DataFrame) -> pd.DataFrame:
     told = alive["sum"].astype(str) + " of " + alive["count"].astype(str)
     wide = told.unstack().sort_index(axis=1)
     return wide.rename(columns=lambda burst: f"{burst} MB of data").rename_axis(columns=None).reset_index()
+
+
+HERE = {  # what stands for the published peaks
+    "hakmem FAST prefault default": "hakmem with SS_PREWARM=TOUCH, at rest",
+    "mimalloc": "mimalloc, at rest",
+    "system": "system, at rest",
+}
 
 
 def published(rows: pd.DataFrame) -> dict[tuple[str, str], float | None]:
