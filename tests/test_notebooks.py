@@ -74,9 +74,10 @@ def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path)
     assert (
         "What a megabyte costs here." in text
         and "56.8" in text
-        and text.count("<figure") == 7
+        and text.count("<figure") == 8
         and "hakmem report 20_lean_sweep -p study=" in text
         and "hakmem ahead by, points" in text
+        and "The leanest setting for what can be spared" in text
     )
     assert "This step failed" not in text and "<h2" in text
 

@@ -91,7 +91,19 @@ def test_a_crash_of_the_baseline_leaves_a_page() -> None:
     table = rows([t.model_copy(update=gone) if t.role == "baseline" else t for t in study(blocks=3)])
     found = verdict.lean(table)
     assert {v.word for v in found} == {"INCONCLUSIVE"} and "not measured" in page.banner(found).text
-    assert "no memory that could be told" in page.prices(verdict.prices(table)).text
+    assert "was not measured beside the baseline" in page.prices(verdict.prices(table)).text
+
+
+def test_the_headline_of_a_sweep_says_the_price(table: pd.DataFrame) -> None:
+    found = verdict.lean(rows(study(blocks=8)))
+    prices = verdict.prices(rows(study(blocks=8)))
+    _, arm, shown = verdict.overall(found)
+    [price] = prices[(prices["arm"] == arm) & (prices["workload"] == shown.workload)]["percent_per_mb"]
+    card = page.banner(found, prices).card
+    assert card is not None and card["headline"].endswith(f"; each megabyte saved: {-price:+.2g} % throughput")
+    assert page.banner(found).card is not None and "megabyte" not in page.banner(found).text
+    few = page.banner(verdict.lean(rows(study(blocks=1)))).text
+    assert "; 1 block, " in few and "About 1 more block would settle it." in few
 
 
 def test_threats_are_those_of_every_sweep(table: pd.DataFrame, tmp_path: Path) -> None:

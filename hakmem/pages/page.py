@@ -111,8 +111,8 @@ def title(notebook: NotebookNode) -> str:
 
 def document(title: str, body: str) -> str:
     """Put finished HTML into a page of its own: one file that asks for nothing."""
-    style = (TEMPLATES / "page" / "style.css").read_text(encoding="utf-8")
-    return DOCUMENT.format(title=_esc(title), style=style, body=body)
+    shell, style = ((TEMPLATES / "page" / name).read_text(encoding="utf-8") for name in ("document.html", "style.css"))
+    return shell.format(title=_esc(title), style=style, body=body)
 
 
 def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
@@ -122,25 +122,42 @@ def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
 # ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def banner(found: Sequence[Verdict]) -> Html:
-    """Show the study's verdict at a glance: the best arm in words, then every arm on every workload."""
+def banner(found: Sequence[Verdict], prices: pd.DataFrame | None = None) -> Html:
+    """Show the study's verdict at a glance: the best arm in words, then every arm on every workload.
+
+    With `prices` (of `verdict.prices`) the headline also says what a megabyte costs that arm, where it has a price.
+    """
     if not found:
         return Html('<div class="failed"><p>No arm to judge: the study holds the baseline and peers only.</p></div>')
     word, arm, shown = overall(found)
     counts = Counter(v.word for v in found if v.arm == arm)
-    tally = ", ".join(f"{n} {w}" for w, n in counts.items())
+    tally = ", ".join(f"{w} on {_plural(n, 'workload')}" for w, n in counts.items())
     memory = f", memory {shown.memory.estimate:+.0f} %" if shown.memory else ""
-    needed = f" About {shown.blocks_needed} more blocks would settle it." if shown.blocks_needed else ""
+    more = shown.blocks_needed
+    needed = f" About {_plural(more, 'more block')} would settle it." if more else ""
     head = (
         f'<div class="banner" style="background:{COLOURS[word]};color:#fff;border-radius:10px;padding:1rem 1.2rem">'
         f'<div class="word" style="font-size:1.6rem;font-weight:700">{ICONS[word]} {word}</div>'
         f"<p><strong>{_esc(arm)}</strong>: {tally}.</p>"
         f"<p>On {_esc(shown.workload)}: {_esc(shown.rule)}; {_esc(shown.because)}.</p>"
-        f"<p>Throughput {shown.effect.words()}{memory}; {shown.blocks} blocks, noise floor {_floor(shown)}.{needed}</p>"
+        f"<p>Throughput {shown.effect.words()}{memory}; {_plural(shown.blocks, 'block')}, "
+        f"noise floor {_floor(shown)}.{needed}</p>"
         "</div>"
     )
-    headline = f"{arm} on {shown.workload}: throughput {shown.effect.words()}{memory}"
+    headline = f"{arm} on {shown.workload}: throughput {shown.effect.words()}{memory}{_price(shown, prices)}"
     return Html(head + _matrix(found), {"word": word, "headline": headline})
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _price(shown: Verdict, prices: pd.DataFrame | None) -> str:
+    if prices is None:
+        return ""
+    mine = prices[(prices["workload"] == shown.workload) & (prices["arm"] == shown.arm)].dropna(subset="percent_per_mb")
+    said = (f"{x:+.2g} % throughput" for x in -mine["percent_per_mb"])
+    return "".join(f"; each megabyte saved: {one}" for one in said)
 
 
 def statement(word: Word, sentences: Sequence[str]) -> Html:
@@ -165,7 +182,7 @@ def note(text: str) -> Html:
 
 
 def _floor(verdict: Verdict) -> str:
-    return "not measured" if pd.isna(verdict.floor) else f"{verdict.floor:.2g} %"
+    return "not measured" if pd.isna(verdict.floor) else f"{float(f'{verdict.floor:.2g}'):g} %"
 
 
 def _matrix(found: Sequence[Verdict]) -> str:
@@ -302,8 +319,7 @@ def _rows_threats(rows: pd.DataFrame) -> Iterable[str]:
         yield _esc(f"Spoiled trials: {len(spoiled)} of {len(rows)}, {fate}. Reasons: {common}.")
     blocks = rows.loc[rows["status"] == "ok", "block"].nunique()
     if blocks < 5:
-        plural = "" if blocks == 1 else "s"
-        yield f"Only {blocks} block{plural}: intervals are wide. PROFILE=quick or full measures more."
+        yield f"Only {_plural(blocks, 'block')}: intervals are wide. PROFILE=quick or full measures more."
 
 
 def _common(reasons: Sequence[str]) -> Iterable[str]:
@@ -383,25 +399,3 @@ def rerun(notebook: str, parameters: Mapping[str, object]) -> Html:
 def _spelt(value: object) -> str:
     """Write a parameter as `hakmem report -p` reads it: JSON, or a word that is no JSON."""
     return value if isinstance(value, str) and WORD.fullmatch(value) else json.dumps(value)
-
-
-DOCUMENT = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<title>{title}</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-</body>
-</html>
-"""  # noqa: E501

@@ -186,10 +186,11 @@ def _sentence(name: str, part: pd.DataFrame) -> str:
     known = drifts.dropna().astype(bool)
     drifting, soaks = int(known.sum()), f"{len(known)} soak{'s' * (len(known) > 1)}"
     widest = max((part["last MB"] - part["first MB"]).dropna(), key=abs)
+    spread, change = (part[column].astype(float).median() for column in ("CV %", "first to last %"))
     return (
-        f"{name}: {drifting or 'none'} of {soaks} {'drift' if drifting > 1 else 'drifts'} (memory moved by {widest:+.2f} MB"
-        f" at most); its speed varied by {part['CV %'].astype(float).median():.2g} % from epoch to epoch (CV) and changed"
-        f" by {part['first to last %'].astype(float).median():+.2g} % from the first fifth to the last."
+        f"{name}: {drifting or 'none'} of {soaks} {'drift' if drifting > 1 else 'drifts'} (memory moved by "
+        f"{widest:+.2f} MB at most); its speed varied by {spread:.2g} % from epoch to epoch (CV) and changed by "
+        f"{change:+.2g} % from the first fifth to the last."
     )
 
 
