@@ -145,6 +145,12 @@ def test_findings_are_those_of_the_machine_that_measured(tmp_path: Path) -> None
     assert found == machine.checks(machine.Machine.model_validate({k: v for k, v in there.items() if k != "build"}))
 
 
+def test_a_command_in_a_finding_is_set_as_one_and_nothing_else_is_markup() -> None:
+    found = machine.Finding(subject="load", found="<b>", effect="it is slow", remedy="stop what `top` shows")
+    text = page.findings_list([found]).text
+    assert "what <code>top</code> shows" in text and "&lt;b&gt;" in text and "`" not in text
+
+
 def test_provenance_is_short_and_names_every_allocator(tmp_path: Path) -> None:
     trials, ledger = study(blocks=2), tmp_path / "study.jsonl"
     allocator = {"version": "2.0.9", "linkage": "preload", "library": "/usr/lib/libmimalloc.so", "sha256": "ab12"}
@@ -284,6 +290,8 @@ def test_the_page_fits_and_reads_well(built: Path, browser: Chrome, screen: Any,
     for opened in (False, True):  # code and tables hidden, then shown
         browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = arguments[0])", opened)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        beside = "return [...document.querySelectorAll('figcaption')].every(e => e.scrollWidth <= e.clientWidth)"
+        assert browser.execute_script(beside)
     panel = browser.execute_script("return document.images[0].clientWidth")
     assert panel > {360: 320, 800: 600, 1600: 500}[width]
     shown = browser.execute_script("return document.images[0].currentSrc")

@@ -281,8 +281,8 @@ def findings_list(found: Sequence[machine.Finding]) -> Html:
 
 
 def _finding(found: machine.Finding) -> str:
-    subject, rest = (found.subject, f": {found.found}. It matters because {found.effect}. Remedy: {found.remedy}")
-    return f"<strong>{_esc(subject)}</strong>{_esc(rest)}"
+    rest = _esc(f": {found.found}. It matters because {found.effect}. Remedy: {found.remedy}")
+    return f"<strong>{_esc(found.subject)}</strong>" + re.sub(r"`([^`]+)`", r"<code>\1</code>", rest)
 
 
 def findings(rows: pd.DataFrame, ledger: Path) -> list[machine.Finding]:

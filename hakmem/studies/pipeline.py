@@ -91,7 +91,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
                 found = stats.t_interval(flows[what].dropna())
                 records.append(
                     {"workload": str(name), "arm": look.name.removesuffix(" (A)"), "what": what}
-                    | {"estimate": found.estimate, "low": found.low, "high": found.high, "blocks": found.n}
+                    | {"estimate": found.estimate, "low": float(np.maximum(found.low, 0)), "high": found.high}
+                    | {"blocks": found.n}
                 )
     return pd.DataFrame(records, columns=["workload", "arm", "what", "estimate", "low", "high", "blocks"])
 

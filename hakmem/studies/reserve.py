@@ -108,11 +108,11 @@ def judge(table: pd.DataFrame) -> tuple[Word, list[str]]:
     worth, open_ = table[table["rule"] == "worth it"], table[table["rule"] == "undecided"]
     word: Word = "NO-GO" if len(worth) else "INCONCLUSIVE" if len(open_) else "GO"
     best = table.loc[[int(np.argmax(table["gain %"]))]].to_dict("records")[0]
-    memory = f"{best['peak_mb']:+.1f} MB of peak and {best['left_mb']:+.1f} MB left at the end"
-    gain = f"{best['gain %']:+.1f} % on {best['workload']} for {memory}"
+    memory = f"{best['peak_mb'] + 0.0:+.2g} MB of peak and {best['left_mb'] + 0.0:+.2g} MB left at the end"
+    gain = f"{best['gate']}={best['value']}, by {best['gain %']:+.1f} % on {best['workload']} for {memory}"
     return word, [
-        f"Of {len(table)} comparisons {len(worth)} gain over {RULE:g} %, {len(open_)} are open: "
-        f"most gains {best['gate']}={best['value']} ({gain}).",
+        f"{len(worth) or 'None'} of {len(table)} settings surely gain{'s' * (len(worth) < 2)} over {RULE:g} % of "
+        f"throughput, {len(open_) or 'none'} may yet; most is gained with {gain}.",
         *(f"{w['gate']}={w['value']} is worth it on {w['workload']}." for w in worth.to_dict("records")),
         f"The rule: a leaner default stays where the fatter setting gains less than {RULE:g} % of throughput.",
     ]

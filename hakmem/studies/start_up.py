@@ -287,8 +287,9 @@ def first_allocations(rows: pd.DataFrame) -> Figure:
 def at_rest(rows: pd.DataFrame) -> Figure:
     """Draw the memory of one of many processes at rest: its own, its share of what is shared, its page tables."""
     _, many = _one_and_many(rows)
-    parts = {"own pages": many["rest_anon_kb"], "share of shared pages": many["rest_pss_kb"] - many["rest_anon_kb"]}
-    parts["page tables"] = many["rest_tables_kb"]
+    own, shared = "own pages (KiB)", "share of shared pages (KiB)"
+    parts = {own: many["rest_anon_kb"], shared: many["rest_pss_kb"] - many["rest_anon_kb"]}
+    parts["page tables (KiB)"] = many["rest_tables_kb"]
     many = many.assign(all_kb=many["rest_pss_kb"] + many["rest_tables_kb"], **parts)
     looks, whole = _arms(many), _intervals(many, "all_kb")
     means = {part: _intervals(many, part) for part in parts}
@@ -331,5 +332,5 @@ def at_rest(rows: pd.DataFrame) -> Figure:
         "own pages, its share of shared ones, its page tables. Lines are 95 % intervals over blocks; an arrow is a bar "
         "cut at the edge."
     )
-    figures = pd.concat([_flat(found, looks, part) for part, found in (*means.items(), ("all", whole))])
+    figures = pd.concat([_flat(found, looks, part) for part, found in (*means.items(), ("all (KiB)", whole))])
     return Figure("Memory at rest.", note, (panel(draw, 1.5 + 0.3 * len(order), title),) if order else (), figures)
