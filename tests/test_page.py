@@ -97,10 +97,10 @@ def test_a_crash_of_the_baseline_leaves_a_page() -> None:
 def test_the_headline_of_a_sweep_says_the_price(table: pd.DataFrame) -> None:
     found = verdict.lean(rows(study(blocks=8)))
     prices = verdict.prices(rows(study(blocks=8)))
-    _, arm, shown = verdict.overall(found)
-    [price] = prices[(prices["arm"] == arm) & (prices["workload"] == shown.workload)]["percent_per_mb"]
+    [price] = prices[(prices["arm"] == "hakmem LEAN DONTNEED 10 MB") & (prices["workload"] == "ramp")]["percent_per_mb"]
     card = page.banner(found, prices).card
-    assert card is not None and card["headline"].endswith(f"; each megabyte saved: {-price:+.2g} % throughput")
+    assert card is not None and card["headline"].startswith("A saved megabyte costs in throughput ")
+    assert f", {price:.2g} % on ramp (+0.0" in card["headline"] and card["headline"] in page.banner(found, prices).text
     assert page.banner(found).card is not None and "megabyte" not in page.banner(found).text
     few = page.banner(verdict.lean(rows(study(blocks=1)))).text
     assert "; 1 block, " in few and "About 1 more block would settle it." in few

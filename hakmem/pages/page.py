@@ -125,44 +125,49 @@ def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
 def banner(found: Sequence[Verdict], prices: pd.DataFrame | None = None) -> Html:
     """Show the study's verdict at a glance: the best arm in words, then every arm on every workload.
 
-    With `prices` (of `verdict.prices`) the headline also says what a megabyte costs that arm, where it has a price.
+    With `prices` (of `verdict.prices`) the headline is what a megabyte costs, where anything has a price.
     """
     if not found:
         return Html('<div class="failed"><p>No arm to judge: the study holds the baseline and peers only.</p></div>')
     word, arm, shown = overall(found)
     counts = Counter(v.word for v in found if v.arm == arm)
     tally = ", ".join(f"{w} on {_plural(n, 'workload')}" for w, n in counts.items())
-    memory = f", memory {shown.memory.estimate:+.0f} %" if shown.memory else ""
-    more = shown.blocks_needed
-    needed = f" About {_plural(more, 'more block')} would settle it." if more else ""
-    head = (
-        f'<div class="banner" style="background:{COLOURS[word]};color:#fff;border-radius:10px;padding:1rem 1.2rem">'
-        f'<div class="word" style="font-size:1.6rem;font-weight:700">{ICONS[word]} {word}</div>'
-        f"<p><strong>{_esc(arm)}</strong>: {tally}.</p>"
-        f"<p>On {_esc(shown.workload)}: {_esc(shown.rule)}; {_esc(shown.because)}.</p>"
-        f"<p>Throughput {shown.effect.words()}{memory}; {_plural(shown.blocks, 'block')}, "
-        f"noise floor {_floor(shown)}.{needed}</p>"
-        "</div>"
-    )
-    headline = f"{arm} on {shown.workload}: throughput {shown.effect.words()}{memory}{_price(shown, prices)}"
-    return Html(head + _matrix(found), {"word": word, "headline": headline})
+    change = f"{shown.effect.words()}, memory {shown.memory.estimate:+.0f} %" if shown.memory else shown.effect.words()
+    more = f" About {_plural(shown.blocks_needed, 'more block')} would settle it." if shown.blocks_needed else ""
+    sentences = [
+        _priced(prices),
+        f"{arm}: {tally}.",
+        f"On {shown.workload}: {shown.rule}; {shown.because}.",
+        f"Throughput {change}; {_plural(shown.blocks, 'block')}, noise floor {_floor(shown)}.{more}",
+    ]
+    headline = sentences[0] or f"{arm} on {shown.workload}: throughput {change}"
+    return Html(statement(word, sentences).text + _matrix(found), {"word": word, "headline": headline})
 
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _price(shown: Verdict, prices: pd.DataFrame | None) -> str:
-    if prices is None:
+def _priced(prices: pd.DataFrame | None) -> str:
+    """Say what a megabyte costs on each workload, the leanest arm's price; empty where nothing has one."""
+    if prices is None or (known := prices.dropna(subset="percent_per_mb")).empty:
         return ""
-    mine = prices[(prices["workload"] == shown.workload) & (prices["arm"] == shown.arm)].dropna(subset="percent_per_mb")
-    said = (f"{x:+.2g} % throughput" for x in -mine["percent_per_mb"])
-    return "".join(f"; each megabyte saved: {one}" for one in said)
+    told = []
+    for line in _leanest(known).to_dict("records"):
+        sure = line["low"] > 0 or line["high"] < 0
+        costs = f"{line['percent_per_mb']:.2g} %" if sure else "nothing measurable"
+        told.append(f"{costs} on {line['workload']} ({line['low']:+.2g} to {line['high']:+.2g})")
+    return f"A saved megabyte costs in throughput {', '.join(told)}."
+
+
+def _leanest(prices: pd.DataFrame) -> pd.DataFrame:
+    """Select the arm of each workload that saves most."""
+    return prices.sort_values("saved_mb", ascending=False).drop_duplicates("workload").sort_index()
 
 
 def statement(word: Word, sentences: Sequence[str]) -> Html:
     """Show a verdict that is put in words: the finding first, then what it rests on."""
-    finding, *rest = [_esc(sentence) for sentence in sentences]
+    finding, *rest = [_esc(sentence) for sentence in sentences if sentence]
     text = (
         f'<div class="banner" style="background:{COLOURS[word]};color:#fff;border-radius:10px;padding:1rem 1.2rem">'
         f'<div class="word" style="font-size:1.6rem;font-weight:700">{ICONS[word]} {word}</div>'
@@ -234,8 +239,7 @@ def beside(table: pd.DataFrame) -> Html:
 
 def prices(table: pd.DataFrame) -> Html:
     """Say what a megabyte costs, one sentence a workload for its leanest arm, then the table for all arms."""
-    leanest = table.sort_values("saved_mb", ascending=False).drop_duplicates("workload").sort_index()
-    items = "".join(f"<li>{_esc(sentence)}</li>" for sentence in leanest["sentence"])
+    items = "".join(f"<li>{_esc(sentence)}</li>" for sentence in _leanest(table)["sentence"])
     every = table_html(table.drop(columns="sentence"), "What a megabyte costs, every arm")
     return Html(f"<ul>{items}</ul><details><summary>Every arm's price</summary>{every}</details>")
 

@@ -143,10 +143,12 @@ def _leader(cell: pd.DataFrame, first: str) -> str:
     if others.empty:
         return f"{first} dominates {mine:.2g} %"
     rival = others.iloc[0]
-    told = f"{first} {mine:.2g} %, {rival['allocator']} {rival['dominates %']:.2g} %"
+    ours, theirs = f"{first} {mine:.2g} %", f"{rival['allocator']} {rival['dominates %']:.2g} %"
     if rival["ahead low"] > 0:
-        return f"{first} dominates most, {told}"
-    return f"{rival['allocator']} dominates most, {told}" if rival["ahead high"] < 0 else f"not told apart, {told}"
+        return f"most is dominated by {ours}, then {theirs}"
+    if rival["ahead high"] < 0:
+        return f"most is dominated by {theirs}; {ours}"
+    return f"{ours} and {theirs} are not told apart"
 
 
 def _share_drawing(cell: pd.DataFrame) -> Callable[[Axes, Theme], str]:
