@@ -152,7 +152,7 @@ def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -
     spec = reserve.ReserveSpec.checked(small | {"study": study})
     found = {gate: campaign.rows(planning.plan(one)) for gate, one in spec.campaigns().items()}
     assert reserve.judge(reserve.trade(found))[1][0] in html.unescape(text)
-    assert "Of 9 comparisons" in text and "program baseline" in text and "This step failed" not in text
+    assert " of 9 settings surely gain" in text and "program baseline" in text and "This step failed" not in text
 
 
 def test_every_megabyte_is_found(study: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from hakmem.verdict import Verdict, memory_of
 __all__ = ["HERE", "SPARE", "chart", "choices", "dominance", "published", "shares"]
 
 MIXED = "mixed:ws=400"
-SPARE = (1, 5, 10, 25)  # percent of throughput that somebody may be ready to give
+SPARE = (1, 5, 10, 25, 50)  # percent of throughput that somebody may be ready to give
 LEAN, OFF = "hakmem LEAN DONTNEED 10 MB", "hakmem LEAN OFF"
 HERE = {"baseline": "hakmem, all defaults", "LEAN+OFF": OFF, "LEAN": LEAN}  # what stands for the published settings
 
@@ -119,7 +119,7 @@ def choices(rows: pd.DataFrame, found: Sequence[Verdict], prices: pd.DataFrame) 
         if before is None:
             why = "none surely saves memory" if mine.empty else f"none surely costs under {SPARE[-1]} %"
             lines.append({"workload": workload, "to spare": f"{SPARE[-1]} %", "setting": f"the defaults: {why}"})
-    return pd.DataFrame(lines, columns=["workload", "to spare", "setting", "saves MiB", "throughput"])
+    return pd.DataFrame(lines, columns=["workload", "to spare", "saves MiB", "throughput", "setting"])
 
 
 def dominance(rows: pd.DataFrame) -> Figure:
