@@ -102,7 +102,10 @@ def test_the_headline_of_a_sweep_says_the_price(table: pd.DataFrame) -> None:
     assert card is not None and card["headline"].startswith("A saved megabyte costs in throughput ")
     assert f", {price:.2g} % on ramp (+0.0" in card["headline"] and card["headline"] in page.banner(found, prices).text
     assert page.banner(found).card is not None and "megabyte" not in page.banner(found).text
-    few = page.banner(verdict.lean(rows(study(blocks=1)))).text
+    one = rows(study(blocks=1))
+    unpriced = page.banner(verdict.lean(one), verdict.prices(one)).card
+    assert unpriced is not None and unpriced["headline"].startswith("No saved megabyte has a price here")
+    few = page.banner(verdict.lean(one)).text
     assert "; 1 block, " in few and "About 1 more block would settle it." in few
 
 

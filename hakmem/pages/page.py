@@ -125,7 +125,7 @@ def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
 def banner(found: Sequence[Verdict], prices: pd.DataFrame | None = None) -> Html:
     """Show the study's verdict at a glance: the best arm in words, then every arm on every workload.
 
-    With `prices` (of `verdict.prices`) the headline is what a megabyte costs, where anything has a price.
+    With `prices` (of `verdict.prices`) the headline is what a saved megabyte costs.
     """
     if not found:
         return Html('<div class="failed"><p>No arm to judge: the study holds the baseline and peers only.</p></div>')
@@ -149,9 +149,11 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _priced(prices: pd.DataFrame | None) -> str:
-    """Say what a megabyte costs on each workload, the leanest arm's price; empty where nothing has one."""
-    if prices is None or (known := prices.dropna(subset="percent_per_mb")).empty:
+    """Say what a megabyte costs on each workload, the leanest arm's price; empty where nobody asked for prices."""
+    if prices is None:
         return ""
+    if (known := prices.dropna(subset="percent_per_mb")).empty:
+        return "No saved megabyte has a price here: nothing is surely saved, or the blocks are too few to tell."
     told = []
     for line in _leanest(known).to_dict("records"):
         sure = line["low"] > 0 or line["high"] < 0
