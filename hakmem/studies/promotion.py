@@ -301,7 +301,7 @@ def tail_chart(rows: pd.DataFrame, ledger: Path) -> Figure:
         axes.set_ylim(-0.7, max(len(names), 1) - 0.3)
         axes.set_xlim(-1.06 * REACH, 1.06 * REACH)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("Change against SAFE (A), %; arrows lie beyond")
+        axes.set_xlabel("Change against SAFE (A)\n(%; arrows lie beyond)")
         told = zip(names, shown.to_dict("records"), strict=True)
         return "; ".join(f"{name} {line['change %']:+.1f} %" for name, line in told) + "."
 
