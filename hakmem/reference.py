@@ -53,7 +53,9 @@ def figure(study: str, metric: str, setting: str) -> float:
     return float(found["value"].iloc[0])
 
 
-def beside(study: str, today: Mapping[tuple[str, str], float | None]) -> pd.DataFrame:
+def beside(
+    study: str, today: Mapping[tuple[str, str], float | None], here: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Put today's figures beside the published ones.
 
     Parameters
@@ -61,12 +63,14 @@ def beside(study: str, today: Mapping[tuple[str, str], float | None]) -> pd.Data
     study : str
     today : mapping of (metric, setting) to float or None
         What was measured here, in the unit of the published figure.
+    here : mapping of setting to str, optional
+        What stands for a published setting today, where that is not the same thing.
 
     Returns
     -------
     DataFrame
         One row for each key of `today`: metric, setting, published, today, ratio (today over published; None where
-        one is 0, their signs differ, or nothing was measured), unit.
+        one is 0, their signs differ, or nothing was measured), unit, here (the setting itself where none is named).
 
     Raises
     ------
@@ -79,5 +83,5 @@ def beside(study: str, today: Mapping[tuple[str, str], float | None]) -> pd.Data
         published = figure(study, metric, setting)
         ratio = now / published if now is not None and now * published > 0 else None
         line = {"metric": metric, "setting": setting, "published": published, "today": now, "ratio": ratio}
-        records.append(line | {"unit": units[(metric, setting)]})
-    return pd.DataFrame(records, columns=["metric", "setting", "published", "today", "ratio", "unit"])
+        records.append(line | {"unit": units[(metric, setting)], "here": (here or {}).get(setting, setting)})
+    return pd.DataFrame(records, columns=["metric", "setting", "published", "today", "ratio", "unit", "here"])

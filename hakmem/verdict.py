@@ -40,6 +40,7 @@ PAGE = 4096  # bytes; giving one back may take a call
 SYSCALLS_FEW = 100  # calls in one trial that cannot be a run-away, however short the trial
 SYSCALLS_OPS = 500_000  # the budget is one of many operations (200 million): of fewer, starting alone takes it all
 TARGET_GATE, MODE_GATE, LEAN_GATE = "HAKMEM_SS_MEM_LEAN_TARGET_MB", "HAKMEM_SS_MEM_LEAN_DECOMMIT", "HAKMEM_SS_MEM_LEAN"
+TIMES = ("purge_ns",)  # counters that hold a time: what was done tells more than how long it took
 SHRINKING = ("ramp", "phases", "battle")  # drivers that free most of their data: what is left counts, the peak is data
 
 
@@ -439,10 +440,18 @@ def gate_bite(rows: pd.DataFrame, base: pd.DataFrame) -> tuple[bool | None, str]
         a, b = theirs[name].dropna(), mine[name].dropna()
         if not a.empty and not b.empty and (b.min() > a.max() or b.max() < a.min()):
             size = abs(math.log((abs(b.median()) + 1) / (abs(a.median()) + 1)))
-            changes.append((size, f"{name} {a.median():g} → {b.median():g}"))
+            changes.append((name not in TIMES, size, f"{name} {_count(a.median())} → {_count(b.median())}"))
     if changes:
-        return True, max(changes)[1]
-    return False, "the gates changed no counter and no byte"
+        return True, max(changes)[2]
+    counted = set(names) - {"peak_rss_kb", "end_rss_kb"}
+    return (
+        False,
+        "the gates changed no counter and no byte" if counted else "no byte changed, and nothing else is counted",
+    )
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
 
 
 def _figures(rows: pd.DataFrame) -> pd.DataFrame:
@@ -496,24 +505,30 @@ def prices(rows: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
         table = stats.wide(cell, column)
         for arm in dict.fromkeys(cell.loc[cell["role"] == "arm", "arm"]):
             price = stats.price_of_a_megabyte(cell, arm, column, level=level)
-            saved = float((table[BASELINE] - table[arm]).mean()) if {arm, BASELINE} <= set(table) else math.nan
+            pairs = (table[BASELINE] - table[arm]).dropna() if {arm, BASELINE} <= set(table) else pd.Series(dtype=float)
+            saved = float(pairs.mean()) if len(pairs) else math.nan
+            sentence = _price_sentence(str(workload), arm, saved, len(pairs), price)
             records.append(
                 {"workload": workload, "arm": arm, "saved_mb": saved}
                 | {"percent_per_mb": price.estimate if price else math.nan}
                 | {"low": price.low if price else math.nan, "high": price.high if price else math.nan}
-                | {"blocks": price.n if price else 0, "sentence": _price_sentence(str(workload), arm, saved, price)}
+                | {"blocks": price.n if price else 0, "sentence": sentence}
             )
     columns = ["workload", "arm", "saved_mb", "percent_per_mb", "low", "high", "blocks", "sentence"]
     return pd.DataFrame(records, columns=columns)
 
 
-def _price_sentence(workload: str, arm: str, saved: float, price: Interval | None) -> str:
+def _price_sentence(workload: str, arm: str, saved: float, blocks: int, price: Interval | None) -> str:
+    if not blocks:
+        return f"On {workload}, {arm} was not measured beside the baseline."
+    if price is None and blocks < 2:
+        return f"On {workload}, {arm} saves {saved:.1f} MB in a single block: too few for a price."
     if price is None:
         return f"On {workload}, {arm} saves no memory that could be told from noise."
     span = f"(95 % interval {price.low:+.2g} to {price.high:+.2g} % per MB)"
     if price.low <= 0 <= price.high:
         return f"On {workload}, {arm} saves {saved:.1f} MB; a megabyte costs nothing that could be measured {span}."
     verb = "costs" if price.estimate > 0 else "gains"
-    return (
-        f"On {workload}, {arm} saves {saved:.1f} MB; a megabyte {verb} {abs(price.estimate):.2g} % throughput {span}."
-    )
+    buys = f": 1 % of throughput buys {1 / price.estimate:.2g} MB" if price.estimate > 0 else ""
+    costs = f"a megabyte {verb} {abs(price.estimate):.2g} % throughput {span}{buys}"
+    return f"On {workload}, {arm} saves {saved:.1f} MB; {costs}."

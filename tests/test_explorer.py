@@ -27,6 +27,14 @@ def test_a_chart_orders_arms_and_says_which_is_best(table: pd.DataFrame) -> None
     assert fastest.table["arm"].iloc[0] == "hakmem (A)" and "most throughput" in fastest.panels[0].alt
 
 
+def test_arms_that_noise_may_have_ordered_are_not_told_apart() -> None:
+    noisy = rows(study(blocks=3, cv=0.3))
+    said = chart(noisy, "ramp", ["hakmem (A)", "mimalloc", "jemalloc"], THROUGHPUT).panels[0].alt
+    assert "are not told apart in throughput" in said and "has the most" not in said
+    single = rows(study(blocks=1))
+    assert "are not told apart" in chart(single, "ramp", ["hakmem (A)", "system"], PEAK).panels[0].alt
+
+
 def test_the_second_baseline_is_never_the_better_arm(table: pd.DataFrame) -> None:
     faster = table.assign(mops=table["mops"].where(table["role"] != "baseline2", 2 * table["mops"]))
     found = chart(faster, "ramp", ["hakmem (A)", "hakmem (A')", "system"], THROUGHPUT)

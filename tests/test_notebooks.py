@@ -74,9 +74,10 @@ def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path)
     assert (
         "What a megabyte costs here." in text
         and "56.8" in text
-        and text.count("<figure") == 7
-        and "papermill notebooks/" in text
+        and text.count("<figure") == 8
+        and "hakmem report 20_lean_sweep -p study=" in text
         and "hakmem ahead by, points" in text
+        and "The leanest setting for what can be spared" in text
     )
     assert "This step failed" not in text and "<h2" in text
 
@@ -151,7 +152,7 @@ def test_empty_memory_is_priced_one_gate_at_a_time(study: str, tmp_path: Path) -
     spec = reserve.ReserveSpec.checked(small | {"study": study})
     found = {gate: campaign.rows(planning.plan(one)) for gate, one in spec.campaigns().items()}
     assert reserve.judge(reserve.trade(found))[1][0] in html.unescape(text)
-    assert "Of 9 comparisons" in text and "program baseline" in text and "This step failed" not in text
+    assert " of 9 settings surely gain" in text and "program baseline" in text and "This step failed" not in text
 
 
 def test_every_megabyte_is_found(study: str, tmp_path: Path) -> None:

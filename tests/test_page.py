@@ -3,8 +3,10 @@
 import base64
 import dataclasses
 import gzip
+import html
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from selenium.webdriver import Chrome
 from selenium.webdriver.support.ui import WebDriverWait
 from selenium_axe_python import Axe
+from typer.testing import CliRunner
 
-from hakmem import campaign, planning, plots, store, verdict
+from hakmem import campaign, cli, paths, planning, plots, store, verdict
 from hakmem.pages import page, report, shelf
 from hakmem.studies import explorer
 from hakmem.study import CampaignSpec
@@ -88,7 +91,22 @@ def test_a_crash_of_the_baseline_leaves_a_page() -> None:
     table = rows([t.model_copy(update=gone) if t.role == "baseline" else t for t in study(blocks=3)])
     found = verdict.lean(table)
     assert {v.word for v in found} == {"INCONCLUSIVE"} and "not measured" in page.banner(found).text
-    assert "no memory that could be told" in page.prices(verdict.prices(table)).text
+    assert "was not measured beside the baseline" in page.prices(verdict.prices(table)).text
+
+
+def test_the_headline_of_a_sweep_says_the_price(table: pd.DataFrame) -> None:
+    found = verdict.lean(rows(study(blocks=8)))
+    prices = verdict.prices(rows(study(blocks=8)))
+    [price] = prices[(prices["arm"] == "hakmem LEAN DONTNEED 10 MB") & (prices["workload"] == "ramp")]["percent_per_mb"]
+    card = page.banner(found, prices).card
+    assert card is not None and card["headline"].startswith("A saved megabyte costs in throughput ")
+    assert f", {price:.2g} % on ramp (+0.0" in card["headline"] and card["headline"] in page.banner(found, prices).text
+    assert page.banner(found).card is not None and "megabyte" not in page.banner(found).text
+    one = rows(study(blocks=1))
+    unpriced = page.banner(verdict.lean(one), verdict.prices(one)).card
+    assert unpriced is not None and unpriced["headline"].startswith("No saved megabyte has a price here")
+    few = page.banner(verdict.lean(one)).text
+    assert "; 1 block, " in few and "About 1 more block would settle it." in few
 
 
 def test_threats_are_those_of_every_sweep(table: pd.DataFrame, tmp_path: Path) -> None:
@@ -130,6 +148,12 @@ def test_findings_are_those_of_the_machine_that_measured(tmp_path: Path) -> None
     assert found == machine.checks(machine.Machine.model_validate({k: v for k, v in there.items() if k != "build"}))
 
 
+def test_a_command_in_a_finding_is_set_as_one_and_nothing_else_is_markup() -> None:
+    found = machine.Finding(subject="load", found="<b>", effect="it is slow", remedy="stop what `top` shows")
+    text = page.findings_list([found]).text
+    assert "what <code>top</code> shows" in text and "&lt;b&gt;" in text and "`" not in text
+
+
 def test_provenance_is_short_and_names_every_allocator(tmp_path: Path) -> None:
     trials, ledger = study(blocks=2), tmp_path / "study.jsonl"
     allocator = {"version": "2.0.9", "linkage": "preload", "library": "/usr/lib/libmimalloc.so", "sha256": "ab12"}
@@ -158,6 +182,28 @@ def test_rows_can_be_taken_away(table: pd.DataFrame) -> None:
     }
     assert len(json.loads(plain["study.json"])) == len(table)
     assert plain["study.csv"].count(b"\n") == len(table) + 1 and b"stolen CPU time 12 %" in plain["study.csv"]
+
+
+@pytest.mark.parametrize("path", sorted(paths.notebooks().glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_command_of_a_page_means_its_parameters(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[object, ...]] = []
+    monkeypatch.setattr(report, "render", lambda *given: made.append(given) or Path("page.html"))
+    spec = report.MODELS[path.stem].checked({})
+    given = spec.model_dump(mode="json")
+    words = html.unescape(re.sub("<[^>]+>", "", page.rerun(path.stem, given).text))
+    assert CliRunner().invoke(cli.app, shlex.split(words)[1:]).exit_code == 0
+    [(notebook, read, _)] = made
+    assert notebook == path.stem and read == {name: value for name, value in given.items() if value is not None}
+    assert report.MODELS[path.stem].checked(read) == spec
+
+
+@pytest.mark.parametrize("value", [EVIL, "true", "12", "[a, b]", " x ", "it's", {"LEAN": ["a b", 1]}, True, 0.5])
+def test_odd_parameters_survive_the_command_line(value: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[object, ...]] = []
+    monkeypatch.setattr(report, "render", lambda *given: made.append(given) or Path("page.html"))
+    words = html.unescape(re.sub("<[^>]+>", "", page.rerun("20_lean_sweep", {"study": value}).text))
+    assert CliRunner().invoke(cli.app, shlex.split(words)[1:]).exit_code == 0
+    assert made[0][1] == {"study": value}
 
 
 def test_the_page_begins_with_its_verdict_or_its_failure(built: Path, table: pd.DataFrame) -> None:
@@ -247,6 +293,8 @@ def test_the_page_fits_and_reads_well(built: Path, browser: Chrome, screen: Any,
     for opened in (False, True):  # code and tables hidden, then shown
         browser.execute_script("document.querySelectorAll('details').forEach(d => d.open = arguments[0])", opened)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        beside = "return [...document.querySelectorAll('figcaption')].every(e => e.scrollWidth <= e.clientWidth)"
+        assert browser.execute_script(beside)
     panel = browser.execute_script("return document.images[0].clientWidth")
     assert panel > {360: 320, 800: 600, 1600: 500}[width]
     shown = browser.execute_script("return document.images[0].currentSrc")

@@ -71,6 +71,9 @@ def test_instructions_are_drawn_and_told() -> None:
     [panel] = rebase.instructions_chart(counts).panels
     assert "hakmem takes the fewest instructions, 23 an op" in panel.alt and "system 68.5" in panel.alt
     assert rebase.instructions_chart(counts.iloc[:0]).panels == ()
+    fast = line | {"arm": "hakmem_minimal", "name": "hakmem_minimal", "allocator": 14.0}
+    [both] = rebase.instructions_chart(pd.concat([counts, pd.DataFrame([fast])])).panels
+    assert "hakmem FAST takes the fewest instructions" in both.alt and "hakmem Standard 22.6" in both.alt
 
 
 def test_the_drivers_and_the_recorded_traces_are_asked() -> None:
@@ -87,11 +90,16 @@ def test_the_word_hangs_on_the_line_drawn_beforehand() -> None:
     table = rebase.ratios(rows(study(blocks=8, arms=ARMS)))
     word, sentences = rebase.judge(table, "mimalloc")
     assert word == "GO" and sentences[0].startswith("hakmem FAST runs at 108 % of mimalloc's throughput")
-    assert "100 % is reached on 4 of 4 workloads." in sentences
+    assert sentences[0].endswith("(geometric mean of 4 workloads): as fast on all.")
+    reached = "50 % on 4 of 4, 75 % on 4, 90 % on 4, 100 % on 4"
+    assert sentences[3] == f"Milestones, reached by the whole interval: {reached}."
     slow, said = rebase.judge(table, "mimalloc", "OBSERVE")
-    assert slow == "NO-GO" and "surely slower on 4" in said[2]
+    assert slow == "NO-GO" and said[0].endswith("surely slower on all.") and "slower on mixed:ws=400, " in said[2]
     noisy = rebase.ratios(rows(study(blocks=3, cv=0.2, arms=ARMS)))
-    assert rebase.judge(noisy, "mimalloc")[0] == "INCONCLUSIVE"
+    doubted, why = rebase.judge(noisy, "mimalloc")
+    assert doubted == "INCONCLUSIVE" and "undecided on" in why[0]  # the headline says what is open
+    [one] = [rebase.judge(table[table["workload"] == "ramp"], "mimalloc")[1][0]]
+    assert one.endswith("throughput (ramp): as fast on 1.")
     assert rebase.judge(table, "jemalloc")[0] == "INCONCLUSIVE"
 
 

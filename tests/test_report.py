@@ -52,6 +52,10 @@ def test_a_notebook_that_fails_is_saved_before_the_error(tmp_path: Path) -> None
         report.render(source, {}, tmp_path / "page.html")
     saved, text = (tmp_path / "page.ipynb").read_text(), (tmp_path / "page.html").read_text()
     assert "so far" in saved and "ValueError" in saved and str(tmp_path / "page.ipynb") in str(caught.value)
+    head, _, _ = text.partition("<h1")
+    assert (
+        "Exception" not in head and "encountered" not in text
+    )  # the step itself says it, and the page begins with its title
     assert "so far" in text and "This step failed" in text and EVIL not in text and 'name": "never' not in saved
 
 

@@ -19,7 +19,7 @@ ROLES = ("baseline", "baseline2")
 
 
 def ledgers(**changes: object) -> dict[str, pd.DataFrame]:
-    sweep, peers = rows(study(blocks=6, **changes)), rows(study(blocks=6, arms=PEER))  # type: ignore[arg-type]
+    sweep, peers = rows(study(**({"blocks": 6} | changes))), rows(study(blocks=6, arms=PEER))  # type: ignore[arg-type]
     return {name: table[table["workload"] == "mixed:ws=400"] for name, table in (("sweep", sweep), ("rebase", peers))}
 
 
@@ -37,7 +37,7 @@ def test_every_target_has_its_word() -> None:
 
 def test_a_missed_target_and_an_aim_differ() -> None:
     word, sentences = scorecard.judge(scorecard.card(ledgers(syscalls_per_op=1e-3)))
-    assert word == "NO-GO" and sentences[1] == "Missed: system calls, speed first, system calls, Lean."
+    assert word == "NO-GO" and sentences[1] == "Missed: system calls, speed first; system calls, Lean."
 
 
 def test_a_change_between_builds_is_marked() -> None:
@@ -62,7 +62,20 @@ def test_the_trend_is_drawn_over_builds() -> None:
     assert len(drawn.panels) == 3 and "a trend needs two" in scorecard.trend(scorecard.card(ledgers())).note
 
 
+def test_intervals_are_shares_of_the_limit_too_and_never_below_nothing() -> None:
+    table = scorecard.latest(scorecard.card(ledgers(blocks=2, cv=0.5))).set_index("target")
+    known = table.dropna(subset=["estimate"])
+    assert (known["low"] >= 0).all() and (known["low"] <= known["estimate"]).all()
+    assert known["share"].between(known["share_low"], known["share_high"]).all()
+    pace = table.loc["Lean's throughput, of speed first's"]
+    assert pace["share_low"] == pytest.approx(90 / pace["high"]) and pace["share_high"] == pytest.approx(
+        90 / pace["low"]
+    )
+
+
 def test_published_figures_stand_beside() -> None:
+    shown = scorecard.newest(scorecard.card(ledgers())).set_index("target")["today / published"]
+    assert shown["peak RSS, speed first"] == pytest.approx(33 / 32.88, rel=0.01) and pd.isna(shown["peak RSS, Lean"])
     found = scorecard.latest(scorecard.card(ledgers())).set_index("target")["published"]
     assert found["peak RSS, speed first"] == 32.88 and found["FAST's throughput, of mimalloc's: 50 %"] == 49.13
     assert pd.isna(found["peak RSS, Lean"])

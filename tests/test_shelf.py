@@ -38,7 +38,7 @@ def test_a_notebook_that_fails_has_a_card_and_the_others_still_run(tmp_path: Pat
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", good.made)
 
     text = shelf.write([bad, good], tmp_path / "out/index.html").read_text()
-    assert "2 studies, of which 1 failed." in text
+    assert "2 studies: 1 FAILED, 1 GO." in text
     assert text.count('<li class="card">') == 2 and 'href="good.html"' in text and 'href="bad.html"' in text
     assert "! FAILED" in text and "✔ GO" in text and "saves &lt;3&gt; MB" in text and "Does &lt;it&gt; pay?" in text
     assert text.count("<picture>") == 1 and "<no>" not in text and "default-src 'none'" in text

@@ -45,10 +45,10 @@ def soaked(folder: Path, slope_mb: dict[str, float] | None = None, count: int = 
 @pytest.mark.parametrize(
     ("slope_mb", "changes", "word", "said"),
     [
-        ({}, {}, "GO", "SAFE and BALANCED are stable over 1 minutes."),
-        ({"baseline": 0.02, "arm": 0.03}, {}, "GO", "BALANCED: 0 of 1 soaks drift"),  # within 64 KB: not told
-        ({"arm": 1.0}, {}, "NO-GO", "BALANCED: 1 of 1 soaks drift (memory moved by +0.8"),
-        ({"baseline": 1.0}, {}, "INCONCLUSIVE", "SAFE: 1 of 2 soaks drift"),  # one process of two
+        ({}, {}, "GO", "The memory of SAFE and of BALANCED holds still over 1 minute."),
+        ({"baseline": 0.02, "arm": 0.03}, {}, "GO", "BALANCED: none of 1 soak drifts"),  # within 64 KB: not told
+        ({"arm": 1.0}, {}, "NO-GO", "BALANCED: 1 of 1 soak drifts (memory moved by +0.8"),
+        ({"baseline": 1.0}, {}, "INCONCLUSIVE", "SAFE: 1 of 2 soaks drifts"),  # one process of two
         ({}, {"count": 3}, "INCONCLUSIVE", "BALANCED: too few epochs to tell a drift."),
         ({}, {"status": "killed"}, "NO-GO", "3 of 3 soaks did not end well."),
         ({}, {"syscalls_per_op": 2e-3}, "NO-GO", "System calls: 0.002 an operation at most, the budget is 0.0001."),

@@ -57,6 +57,7 @@ ALLOCATOR_FACTS = ("version", "linkage", "library", "sha256")
 NESTED = ["argv", "gates", "effective_gates", "phases", "syscalls", "counters", "extra", "spoiled"]
 SIZE_LIMIT = 5_000_000  # bytes of a page
 TEMPLATES = Path(__file__).parents[1] / "templates"
+WORD = re.compile(r"(?!(?:true|false|null|NaN|Infinity)$)[A-Za-z][\w.:=,/+-]*")  # means itself on a command line
 PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so that the page stays small
 
 
@@ -110,8 +111,8 @@ def title(notebook: NotebookNode) -> str:
 
 def document(title: str, body: str) -> str:
     """Put finished HTML into a page of its own: one file that asks for nothing."""
-    style = (TEMPLATES / "page" / "style.css").read_text(encoding="utf-8")
-    return DOCUMENT.format(title=_esc(title), style=style, body=body)
+    shell, style = ((TEMPLATES / "page" / name).read_text(encoding="utf-8") for name in ("document.html", "style.css"))
+    return shell.format(title=_esc(title), style=style, body=body)
 
 
 def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
@@ -121,30 +122,54 @@ def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
 # ---- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def banner(found: Sequence[Verdict]) -> Html:
-    """Show the study's verdict at a glance: the best arm in words, then every arm on every workload."""
+def banner(found: Sequence[Verdict], prices: pd.DataFrame | None = None) -> Html:
+    """Show the study's verdict at a glance: the best arm in words, then every arm on every workload.
+
+    With `prices` (of `verdict.prices`) the headline is what a saved megabyte costs.
+    """
     if not found:
         return Html('<div class="failed"><p>No arm to judge: the study holds the baseline and peers only.</p></div>')
     word, arm, shown = overall(found)
     counts = Counter(v.word for v in found if v.arm == arm)
-    tally = ", ".join(f"{n} {w}" for w, n in counts.items())
-    memory = f", memory {shown.memory.estimate:+.0f} %" if shown.memory else ""
-    needed = f" About {shown.blocks_needed} more blocks would settle it." if shown.blocks_needed else ""
-    head = (
-        f'<div class="banner" style="background:{COLOURS[word]};color:#fff;border-radius:10px;padding:1rem 1.2rem">'
-        f'<div class="word" style="font-size:1.6rem;font-weight:700">{ICONS[word]} {word}</div>'
-        f"<p><strong>{_esc(arm)}</strong>: {tally}.</p>"
-        f"<p>On {_esc(shown.workload)}: {_esc(shown.rule)}; {_esc(shown.because)}.</p>"
-        f"<p>Throughput {shown.effect.words()}{memory}; {shown.blocks} blocks, noise floor {_floor(shown)}.{needed}</p>"
-        "</div>"
-    )
-    headline = f"{arm} on {shown.workload}: throughput {shown.effect.words()}{memory}"
-    return Html(head + _matrix(found), {"word": word, "headline": headline})
+    tally = ", ".join(f"{w} on {_plural(n, 'workload')}" for w, n in counts.items())
+    change = f"{shown.effect.words()}, memory {shown.memory.estimate:+.0f} %" if shown.memory else shown.effect.words()
+    more = f" About {_plural(shown.blocks_needed, 'more block')} would settle it." if shown.blocks_needed else ""
+    sentences = [
+        _priced(prices),
+        f"{arm}: {tally}.",
+        f"On {shown.workload}: {shown.rule}; {shown.because}.",
+        f"Throughput {change}; {_plural(shown.blocks, 'block')}, noise floor {_floor(shown)}.{more}",
+    ]
+    headline = sentences[0] or f"{arm} on {shown.workload}: throughput {change}"
+    return Html(statement(word, sentences).text + _matrix(found), {"word": word, "headline": headline})
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _priced(prices: pd.DataFrame | None) -> str:
+    """Say what a megabyte costs on each workload, the leanest arm's price; empty where nobody asked for prices."""
+    if prices is None:
+        return ""
+    if (known := prices.dropna(subset="percent_per_mb")).empty:
+        return "No saved megabyte has a price here: nothing is surely saved, or the blocks are too few to tell."
+    told = []
+    for line in _leanest(known).to_dict("records"):
+        sure = line["low"] > 0 or line["high"] < 0
+        costs = f"{line['percent_per_mb']:.2g} %" if sure else "nothing measurable"
+        told.append(f"{costs} on {line['workload']} ({line['low']:+.2g} to {line['high']:+.2g})")
+    return f"A saved megabyte costs in throughput {', '.join(told)}."
+
+
+def _leanest(prices: pd.DataFrame) -> pd.DataFrame:
+    """Select the arm of each workload that saves most."""
+    return prices.sort_values("saved_mb", ascending=False).drop_duplicates("workload").sort_index()
 
 
 def statement(word: Word, sentences: Sequence[str]) -> Html:
     """Show a verdict that is put in words: the finding first, then what it rests on."""
-    finding, *rest = [_esc(sentence) for sentence in sentences]
+    finding, *rest = [_esc(sentence) for sentence in sentences if sentence]
     text = (
         f'<div class="banner" style="background:{COLOURS[word]};color:#fff;border-radius:10px;padding:1rem 1.2rem">'
         f'<div class="word" style="font-size:1.6rem;font-weight:700">{ICONS[word]} {word}</div>'
@@ -154,8 +179,8 @@ def statement(word: Word, sentences: Sequence[str]) -> Html:
 
 
 def table(rows: pd.DataFrame, label: str) -> Html:
-    """Show a table."""
-    return Html(table_html(rows, label))
+    """Show a table under a caption that says what it holds, and in which unit."""
+    return Html(table_html(rows, label).replace("<thead>", f"<caption>{_esc(label)}</caption>\n<thead>", 1))
 
 
 def note(text: str) -> Html:
@@ -164,7 +189,7 @@ def note(text: str) -> Html:
 
 
 def _floor(verdict: Verdict) -> str:
-    return "not measured" if pd.isna(verdict.floor) else f"{verdict.floor:.2g} %"
+    return "not measured" if pd.isna(verdict.floor) else f"{float(f'{verdict.floor:.2g}'):g} %"
 
 
 def _matrix(found: Sequence[Verdict]) -> str:
@@ -207,14 +232,16 @@ def verdicts(found: Sequence[Verdict]) -> Html:
 
 
 def beside(table: pd.DataFrame) -> Html:
-    """Show published figures beside today's, as `reference.beside` gives them."""
-    return Html(table_html(table, "Published figures beside today's"))
+    """Show published figures beside today's, as `reference.beside` gives them, and what each of today's is one of."""
+    shown = table.assign(metric=table["metric"].str.replace("_", " ").str.replace("rss", "RSS"))
+    shown = shown[["metric", "setting", "published", "today", "ratio", "unit", "here"]]
+    names = {"setting": "published for", "ratio": "today / published", "here": "today's is of"}
+    return Html(table_html(shown.rename(columns=names), "Published figures beside today's"))
 
 
 def prices(table: pd.DataFrame) -> Html:
     """Say what a megabyte costs, one sentence a workload for its leanest arm, then the table for all arms."""
-    leanest = table.sort_values("saved_mb", ascending=False).drop_duplicates("workload").sort_index()
-    items = "".join(f"<li>{_esc(sentence)}</li>" for sentence in leanest["sentence"])
+    items = "".join(f"<li>{_esc(sentence)}</li>" for sentence in _leanest(table)["sentence"])
     every = table_html(table.drop(columns="sentence"), "What a megabyte costs, every arm")
     return Html(f"<ul>{items}</ul><details><summary>Every arm's price</summary>{every}</details>")
 
@@ -260,8 +287,8 @@ def findings_list(found: Sequence[machine.Finding]) -> Html:
 
 
 def _finding(found: machine.Finding) -> str:
-    subject, rest = (found.subject, f": {found.found}. It matters because {found.effect}. Remedy: {found.remedy}")
-    return f"<strong>{_esc(subject)}</strong>{_esc(rest)}"
+    rest = _esc(f": {found.found}. It matters because {found.effect}. Remedy: {found.remedy}")
+    return f"<strong>{_esc(found.subject)}</strong>" + re.sub(r"`([^`]+)`", r"<code>\1</code>", rest)
 
 
 def findings(rows: pd.DataFrame, ledger: Path) -> list[machine.Finding]:
@@ -298,8 +325,7 @@ def _rows_threats(rows: pd.DataFrame) -> Iterable[str]:
         yield _esc(f"Spoiled trials: {len(spoiled)} of {len(rows)}, {fate}. Reasons: {common}.")
     blocks = rows.loc[rows["status"] == "ok", "block"].nunique()
     if blocks < 5:
-        plural = "" if blocks == 1 else "s"
-        yield f"Only {blocks} block{plural}: intervals are wide. PROFILE=quick or full measures more."
+        yield f"Only {_plural(blocks, 'block')}: intervals are wide. PROFILE=quick or full measures more."
 
 
 def _common(reasons: Sequence[str]) -> Iterable[str]:
@@ -371,28 +397,11 @@ def _link(name: str, mime: str, content: bytes) -> str:
 
 def rerun(notebook: str, parameters: Mapping[str, object]) -> Html:
     """Give the exact command that makes this page again from the same ledger, or measures what it lacks."""
-    given = shlex.quote(json.dumps(dict(parameters)))
-    command = f"papermill notebooks/{notebook}.ipynb {notebook}.out.ipynb -y {given}"
+    given = [f"-p {shlex.quote(f'{name}={_spelt(value)}')}" for name, value in parameters.items() if value is not None]
+    command = " ".join([f"hakmem report {notebook}", *given])
     return Html(f'<pre class="command" tabindex="0">{_esc(command)}</pre>')
 
 
-DOCUMENT = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
-<title>{title}</title>
-<style>
-{style}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-{body}
-</main>
-</body>
-</html>
-"""  # noqa: E501
+def _spelt(value: object) -> str:
+    """Write a parameter as `hakmem report -p` reads it: JSON, or a word that is no JSON."""
+    return value if isinstance(value, str) and WORD.fullmatch(value) else json.dumps(value)

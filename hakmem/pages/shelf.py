@@ -5,6 +5,7 @@ A card is read from the executed notebook, never from memory: whatever can be op
 
 import html
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -124,8 +125,10 @@ def write(cards: Iterable[Card], output: Path | None = None) -> Path:
 
 
 def _says(cards: Sequence[Card]) -> str:
-    failed = sum(card.failed for card in cards)
-    return f"{len(cards)} studies" + (f", of which {failed} failed" if failed else "") + ". Each page is one file."
+    words = Counter(card.word for card in cards if card.word)
+    tally = ", ".join(f"{n} {word}" for word, n in words.most_common())
+    studies = f"{len(cards)} {'study' if len(cards) == 1 else 'studies'}"
+    return f"{studies}{tally and f': {tally}'}. Each page is one file, and begins with its verdict."
 
 
 def _card_html(shown: Card) -> str:

@@ -74,10 +74,12 @@ def chart(rows: pd.DataFrame, workload: str, arms: Collection[str], metric: Metr
     if table.empty:
         return Figure("Nothing to show:", f"{workload} has no {metric.name} of these arms.", (), table)
     height = 1.5 + 0.3 * len(table)
-    shown = table.drop(columns="look").rename(columns={"value": metric.unit, "low": "95 % low", "high": "95 % high"})
+    shown = table.drop(columns=["look", "key"]).rename(
+        columns={"value": metric.unit, "low": "95 % low", "high": "95 % high"}
+    )
     title = f"{metric.name[0].upper()}{metric.name[1:]} on {workload}."
-    drawing = _drawing(table, metric)
-    return Figure(title, note, (panel(drawing, height, f"{workload}: {_finding(table, metric)}"),), shown)
+    drawing, says = _drawing(table, metric), _finding(table, metric, stats.wide(known[workload], metric.column))
+    return Figure(title, note, (panel(drawing, height, f"{workload}: {says}"),), shown)
 
 
 def _estimates(cell: pd.DataFrame, arms: Collection[str], metric: Metric) -> pd.DataFrame:
@@ -91,20 +93,32 @@ def _estimates(cell: pd.DataFrame, arms: Collection[str], metric: Metric) -> pd.
             positive = bool((x > 0).all())
             found = stats.t_interval(np.log(x)).exp() if positive else stats.t_interval(x)
             figures = {"value": found.estimate, "low": max(0.0, found.low), "high": found.high}
-            lines.append({"arm": look.name, **figures, "blocks": x.size, "look": look})
-    table = pd.DataFrame(lines, columns=["arm", "value", "low", "high", "blocks", "look"])
+            lines.append({"arm": look.name, **figures, "blocks": x.size, "look": look, "key": name})
+    table = pd.DataFrame(lines, columns=["arm", "value", "low", "high", "blocks", "look", "key"])
     return table.sort_values("value", ascending=not metric.more_is_better, kind="stable", ignore_index=True)
 
 
-def _finding(table: pd.DataFrame, metric: Metric) -> str:
+def _finding(table: pd.DataFrame, metric: Metric, paired: pd.DataFrame) -> str:
+    """Say which arm is best where the blocks tell it from the next one, else that they do not."""
     told = table[[look.role != "baseline2" for look in table["look"]]]  # A' is A's program: it is not the better one
     table = table if told.empty else told
     best, values = table.iloc[0], table.set_index("arm")["value"]
     if len(table) == 1 or values.min() == values.max():
         return f"{metric.name} {best['value']:.3g} {metric.unit}"
     said = f"{best['arm']} has the {'most' if metric.more_is_better else 'least'} {metric.name}, {best['value']:.3g}"
+    second = table.iloc[1]
+    if not _apart(paired, best["key"], second["key"]):
+        both = f"{best['value']:.3g} and {second['value']:.3g} {metric.unit}"
+        return f"{best['arm']} and {second['arm']} are not told apart in {metric.name}, {both}"
     base = next((name for name in values.index if name.endswith("(A)")), best["arm"])
     return f"{said} {metric.unit}" + ("" if base == best["arm"] else f", {base} {values[base]:.3g}")
+
+
+def _apart(paired: pd.DataFrame, one: str, other: str) -> bool:
+    """Tell whether two arms surely differ within blocks."""
+    differences = (paired[one] - paired[other]).dropna().to_numpy(dtype=float)
+    found = stats.t_interval(differences)
+    return differences.size > 1 and (found.low > 0 or found.high < 0)
 
 
 def _drawing(table: pd.DataFrame, metric: Metric) -> Callable[[Axes, Theme], str]:

@@ -21,7 +21,7 @@ from hakmem.stats import BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Countable, GateSpec, Parameters, Several
 from hakmem.verdict import Word
 
-__all__ = ["FreePipelineSpec", "early", "frees", "judge", "misses", "published", "rooms", "table"]
+__all__ = ["HERE", "FreePipelineSpec", "early", "frees", "judge", "misses", "published", "rooms", "table"]
 
 BUILD = "hakmem_observe"
 SERVED = 32  # blocks that a miss has to bring at least, on average
@@ -91,7 +91,8 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
                 found = stats.t_interval(flows[what].dropna())
                 records.append(
                     {"workload": str(name), "arm": look.name.removesuffix(" (A)"), "what": what}
-                    | {"estimate": found.estimate, "low": found.low, "high": found.high, "blocks": found.n}
+                    | {"estimate": found.estimate, "low": float(np.maximum(found.low, 0)), "high": found.high}
+                    | {"blocks": found.n}
                 )
     return pd.DataFrame(records, columns=["workload", "arm", "what", "estimate", "low", "high", "blocks"])
 
@@ -112,6 +113,9 @@ def _flows(counted: Mapping[str, float], wall_s: float) -> dict[str, float]:
         | {"new_slabs": PER * n["refill_new"] / mallocs, "partial_slabs": PER * n["refill_partial"] / mallocs}
         | {"purge": 100 * n["purge_ns"] / 1e9 / wall_s}
     )
+
+
+HERE = {"with superslab": "the backend on (default)", "before superslab": "the backend off (TINY_USE_SUPERSLAB=0)"}
 
 
 def published(superslab: pd.DataFrame) -> dict[tuple[str, str], float | None]:

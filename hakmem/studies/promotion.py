@@ -255,7 +255,13 @@ def published(found: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     }
     calls = budget(found["budget"])
     worst = {("syscalls_per_op", "hakmem"): float(calls["calls/op"].max()) if len(calls) else None}
-    return pd.concat([reference.beside("lean", here), reference.beside("syscalls", worst)], ignore_index=True)
+    names = {
+        "baseline": "FAST, SAFE",
+        "LEAN+OFF": "FAST, BALANCED",
+        "hakmem": "Standard, the worst trial of both presets",
+    }
+    tables = reference.beside("lean", here, names), reference.beside("syscalls", worst, names)
+    return pd.concat(tables, ignore_index=True)
 
 
 # ---- charts ----------------------------------------------------------------------------------------------------------
@@ -295,7 +301,7 @@ def tail_chart(rows: pd.DataFrame, ledger: Path) -> Figure:
         axes.set_ylim(-0.7, max(len(names), 1) - 0.3)
         axes.set_xlim(-1.06 * REACH, 1.06 * REACH)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("Change against SAFE (A), %; arrows lie beyond")
+        axes.set_xlabel("Change against SAFE (A)\n(%; arrows lie beyond)")
         told = zip(names, shown.to_dict("records"), strict=True)
         return "; ".join(f"{name} {line['change %']:+.1f} %" for name, line in told) + "."
 

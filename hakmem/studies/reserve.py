@@ -20,7 +20,7 @@ from hakmem.stats import BASELINE
 from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters
 from hakmem.verdict import Word
 
-__all__ = ["ReserveSpec", "battle", "breakdown", "breakdown_chart", "judge", "trade", "trade_chart"]
+__all__ = ["HERE", "ReserveSpec", "battle", "breakdown", "breakdown_chart", "judge", "trade", "trade_chart"]
 
 RULE = 5.0  # percent of throughput
 RULES = {True: "keep the default", False: "worth it", None: "undecided"}  # a gain that is surely below it
@@ -108,11 +108,11 @@ def judge(table: pd.DataFrame) -> tuple[Word, list[str]]:
     worth, open_ = table[table["rule"] == "worth it"], table[table["rule"] == "undecided"]
     word: Word = "NO-GO" if len(worth) else "INCONCLUSIVE" if len(open_) else "GO"
     best = table.loc[[int(np.argmax(table["gain %"]))]].to_dict("records")[0]
-    memory = f"{best['peak_mb']:+.1f} MB of peak and {best['left_mb']:+.1f} MB left at the end"
-    gain = f"{best['gain %']:+.1f} % on {best['workload']} for {memory}"
+    memory = f"{best['peak_mb'] + 0.0:+.2g} MB of peak and {best['left_mb'] + 0.0:+.2g} MB left at the end"
+    gain = f"{best['gate']}={best['value']}, by {best['gain %']:+.1f} % on {best['workload']} for {memory}"
     return word, [
-        f"Of {len(table)} comparisons {len(worth)} gain over {RULE:g} %, {len(open_)} are open: "
-        f"most gains {best['gate']}={best['value']} ({gain}).",
+        f"{len(worth) or 'None'} of {len(table)} settings surely gain{'s' * (len(worth) < 2)} over {RULE:g} % of "
+        f"throughput, {len(open_) or 'none'} may yet; most is gained with {gain}.",
         *(f"{w['gate']}={w['value']} is worth it on {w['workload']}." for w in worth.to_dict("records")),
         f"The rule: a leaner default stays where the fatter setting gains less than {RULE:g} % of throughput.",
     ]
@@ -130,6 +130,7 @@ COLOURS = dict(
     )
 )
 PUBLISHED, SPEED_FIRST = "published", "hakmem"
+HERE = {"hakmem": "hakmem, all defaults", "1M x 16 B": "what the driver holds"}  # what stands for the published ones
 
 
 def battle(rows: pd.DataFrame) -> dict[tuple[str, str], float | None]:

@@ -20,7 +20,7 @@ from hakmem.studies import atlas
 from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters, Several
 from hakmem.verdict import Word
 
-__all__ = ["PARTS", "TaxSpec", "bars", "classes", "judge", "maps", "parts", "published", "table"]
+__all__ = ["HERE", "PARTS", "TaxSpec", "bars", "classes", "judge", "maps", "parts", "published", "table"]
 
 LIMIT = 5.0  # percent of the resident memory that may be unaccounted for
 LIVE_MB = 10.0  # with so much live
@@ -36,6 +36,12 @@ PAINTS = {
     "program and libraries": "#8a95a1",
 }
 PARTS = tuple(PAINTS)
+HERE = {  # what stands for the published settings
+    "hakmem FAST prefault default": "hakmem with SS_PREWARM=TOUCH",
+    "hakmem FAST prefault 0": "hakmem, nothing touched in advance, prefault 0",
+    "hakmem FAST prefault 20000000": "hakmem, nothing touched in advance, prefault 20000000",
+    "total": "all of hakmem's metadata",
+}
 HELD = "held by the allocator"  # of a peer, which tells nothing of itself: anonymous memory less the working set
 
 

@@ -5,7 +5,7 @@ Nothing is measured here: the figures come from the ledgers of the other studies
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from hakmem.studies import rebase
 from hakmem.study import STUDY, Checked
 from hakmem.verdict import SYSCALLS_PER_OP, Word
 
-__all__ = ["TARGETS", "ScoreSpec", "Target", "card", "chart", "judge", "latest", "load", "trend"]
+__all__ = ["TARGETS", "ScoreSpec", "Target", "card", "chart", "judge", "latest", "load", "newest", "trend"]
 
 LEAN = "hakmem LEAN DONTNEED 10 MB"
 MIXED = "mixed:ws=400"
@@ -182,9 +182,9 @@ def card(ledgers: Mapping[str, pd.DataFrame], targets: Sequence[Target] = TARGET
     -------
     DataFrame
         One row a target and build, in the order measured: target, limit, unit, published, build, measured, estimate,
-        low, high, blocks, verdict, share (of the limit; below 1 is within it), change (a change point: this interval
-        and that of the build before do not meet, and they differ by over 1 %). A target that was never measured has
-        one row, NOT-APPLICABLE.
+        low, high, blocks, verdict, share, share_low, share_high (of the limit; below 1 is within it), change (a change
+        point: this interval and that of the build before do not meet, and they differ by over 1 %). A target that was
+        never measured has one row, NOT-APPLICABLE.
     """
     records: list[dict[str, object]] = []
     for target in targets:
@@ -199,13 +199,13 @@ def card(ledgers: Mapping[str, pd.DataFrame], targets: Sequence[Target] = TARGET
         if not mine:
             records.append({**limit, "verdict": target.word(None)})
         for build, when, values in mine:
-            found = stats.interval(values)
+            found = _estimate(values)
             moved = before is not None and _moved(before, found)
-            share = found.estimate / target.limit if target.at_most else target.limit / found.estimate
             records.append(
                 limit
                 | {"build": build, "measured": when, "estimate": found.estimate, "low": found.low, "high": found.high}
-                | {"blocks": found.n, "verdict": target.word(found), "share": share, "change": moved}
+                | {"blocks": found.n, "verdict": target.word(found), "change": moved}
+                | _shares(target, found)
             )
             before = found
     columns = [
@@ -221,7 +221,24 @@ def card(ledgers: Mapping[str, pd.DataFrame], targets: Sequence[Target] = TARGET
         "blocks",
         "verdict",
     ]
-    return pd.DataFrame(records, columns=[*columns, "share", "change"])
+    return pd.DataFrame(records, columns=[*columns, "share", "share_low", "share_high", "change"])
+
+
+def _estimate(values: Array) -> Interval:
+    """Estimate figures that cannot fall below 0: by their logarithms, unless one is 0."""
+    if (values > 0).all():
+        return stats.interval(np.log(values)).exp()
+    found = stats.interval(values)
+    return replace(found, low=max(0.0, found.low))
+
+
+def _shares(target: Target, found: Interval) -> dict[str, float]:
+    """Hold an interval against the limit, turned round where more is better."""
+    ends = [found.estimate, found.low, found.high]
+    if not target.at_most:
+        ends = [1 / x if x else math.inf for x in (found.estimate, found.high, found.low)]
+    scale = 1 / target.limit if target.at_most else target.limit
+    return dict(zip(("share", "share_low", "share_high"), (scale * x for x in ends), strict=True))
 
 
 def _moved(before: Interval, now: Interval) -> bool:
@@ -245,20 +262,40 @@ def latest(table: pd.DataFrame) -> pd.DataFrame:
     return table.drop_duplicates("target", keep="last").reset_index(drop=True)
 
 
+def newest(table: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate the newest line of each target for reading: the limit, what was published, today's figure, the ratio."""
+    found = latest(table)
+    found["today / published"] = (found["estimate"] / found["published"]).where(found["published"] > 0)
+    names = {"estimate": "today", "low": "95 % low", "high": "95 % high"}
+    shown = [
+        "target",
+        "verdict",
+        "limit",
+        "unit",
+        "published",
+        "estimate",
+        "low",
+        "high",
+        "today / published",
+        "blocks",
+    ]
+    return found[[*shown, "measured", "build"]].rename(columns=names)
+
+
 def judge(table: pd.DataFrame) -> tuple[Word, list[str]]:
     """Sum the newest build up: GO where every target that was measured is met."""
-    newest = latest(table)
-    words = newest["verdict"].value_counts().to_dict()
-    missed, open_ = newest[newest["verdict"] == "NO-GO"], newest[newest["verdict"] == "INCONCLUSIVE"]
-    measured = len(newest) - words.get("NOT-APPLICABLE", 0)
+    found = latest(table)
+    words = found["verdict"].value_counts().to_dict()
+    missed, open_ = found[found["verdict"] == "NO-GO"], found[found["verdict"] == "INCONCLUSIVE"]
+    measured = len(found) - words.get("NOT-APPLICABLE", 0)
     word: Word = "NO-GO" if len(missed) else "INCONCLUSIVE" if len(open_) or not measured else "GO"
-    moved = newest[newest["change"].eq(True)]
+    moved = found[found["change"].eq(True)]
     return word, [
-        f"Of {len(newest)} targets {words.get('GO', 0)} are met; missed: {len(missed)}, open: {len(open_)}, aims not "
-        f"reached: {words.get('NEUTRAL', 0)}, not measured: {len(newest) - measured}.",
-        *([f"Missed: {', '.join(missed['target'])}."] if len(missed) else []),
-        *([f"Open: {', '.join(open_['target'])}."] if len(open_) else []),
-        *([f"Changed since the build before: {', '.join(moved['target'])}."] if len(moved) else []),
+        f"Of {len(found)} targets {words.get('GO', 0)} are met; missed: {len(missed)}, open: {len(open_)}, aims not "
+        f"reached: {words.get('NEUTRAL', 0)}, not measured: {len(found) - measured}.",
+        *([f"Missed: {'; '.join(missed['target'])}."] if len(missed) else []),
+        *([f"Open: {'; '.join(open_['target'])}."] if len(open_) else []),
+        *([f"Changed since the build before: {'; '.join(moved['target'])}."] if len(moved) else []),
     ]
 
 
@@ -268,9 +305,12 @@ def chart(table: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(shown["target"]))
     word, sentences = judge(table)
     note = (
-        "Left of the line is within the limit (log scale); none at all stands at the left edge. Older builds are paler."
+        "Left of the line is within the limit (log scale); none at all stands at the left edge. Bars are 95 % "
+        "intervals over blocks, cut where blocks are few. Older builds are paler."
     )
-    drawn = (panel(_drawing(shown, names), 1.3 + 0.3 * len(names), f"{word}: {sentences[0]}"),) if names else ()
+    drawn = (
+        (panel(_drawing(shown, names), 1.3 + 0.3 * len(names), f"{word}: {sentences[0].rstrip('.')}"),) if names else ()
+    )
     return Figure("Every target, as a share of its limit.", f"{note} A ring marks a change point.", drawn, table)
 
 
@@ -278,14 +318,20 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
     order = list(reversed(names))
     positive = shown["share"][shown["share"] > 0]
     left = 0.6 * min(0.5, float(positive.min())) if len(positive) else 0.1
+    right = 3 * max(1.0, float(shown["share"].max()))  # cuts bars of very few blocks; the table has them whole
 
     def draw(axes: Axes, theme: Theme) -> str:
         blue = FAMILIES["hakmem"].on(theme)
         axes.set_xscale("log")
-        axes.set_xlim(left / 1.3, 1.6 * max(1.0, float(shown["share"].max())))
+        axes.set_xlim(left / 1.3, right)
         axes.axvline(1, color=theme.ink, lw=1.2, ls="--")
         for name, mine in shown.groupby("target", sort=False):
             shares, y = mine["share"].clip(lower=left).to_numpy(), order.index(str(name))
+            newest_one = mine.iloc[-1]
+            if newest_one["blocks"] > 1:
+                low, high = (min(max(float(newest_one[end]), left), right) for end in ("share_low", "share_high"))
+                at = min(shares[-1], right)
+                axes.errorbar(at, y, xerr=[[max(0.0, at - low)], [max(0.0, high - at)]], color=blue, elinewidth=1.1)
             for age, (share, moved) in enumerate(zip(reversed(shares), reversed(list(mine["change"])), strict=True)):
                 axes.plot(share, y, "o", ms=6, color=blue, alpha=max(0.15, 1 - 0.3 * age))
                 if moved:

@@ -33,6 +33,7 @@ __all__ = [
     "SAFE",
     "Live",
     "SoakSpec",
+    "here",
     "judge",
     "memory",
     "presets",
@@ -163,8 +164,10 @@ def judge(soaked: pd.DataFrame) -> tuple[Word, list[str]]:
     if len(failed) or soaked["within budget"].map(lambda kept: kept is False).any() or always:
         word = "NO-GO"
     longest = soaked["seconds"].max()
-    over = f"over {longest / 60:.3g} minutes" if longest >= 60 else f"over {longest:.3g} seconds"
-    says = {"GO": "SAFE and BALANCED are stable", "NO-GO": "SAFE and BALANCED are not both stable"}
+    over = f"over {longest:.3g} seconds"
+    if longest >= 60:
+        over = f"over {longest / 60:.3g} minute{'' if longest == 60 else 's'}"
+    says = {"GO": "The memory of SAFE and of BALANCED holds still", "NO-GO": "SAFE and BALANCED are not both stable"}
     sentences = [f"{says.get(word, 'Whether SAFE and BALANCED are stable is open')} {over}."]
     sentences += [f"{len(failed)} of {len(soaked)} soaks did not end well."] if len(failed) else []
     sentences += [_sentence(name, part) for name, part in by_kind]
@@ -181,12 +184,22 @@ def _sentence(name: str, part: pd.DataFrame) -> str:
     if drifts.isna().all():
         return f"{name}: too few epochs to tell a drift."
     known = drifts.dropna().astype(bool)
+    drifting, soaks = int(known.sum()), f"{len(known)} soak{'s' * (len(known) > 1)}"
     widest = max((part["last MB"] - part["first MB"]).dropna(), key=abs)
+    spread, change = (part[column].astype(float).median() for column in ("CV %", "first to last %"))
     return (
-        f"{name}: {int(known.sum())} of {len(known)} soaks drift (memory moved by {widest:+.2f} MB at most),"
-        f" CV {part['CV %'].astype(float).median():.2g} %,"
-        f" speed of the last fifth against the first {part['first to last %'].astype(float).median():+.2g} %."
+        f"{name}: {drifting or 'none'} of {soaks} {'drift' if drifting > 1 else 'drifts'} (memory moved by "
+        f"{widest:+.2f} MB at most); its speed varied by {spread:.2g} % from epoch to epoch (CV) and changed by "
+        f"{change:+.2g} % from the first fifth to the last."
     )
+
+
+def here(soaked: pd.DataFrame) -> dict[str, str]:
+    """Say what stands for the published settings: soaks of another length."""
+    seconds = soaked["seconds"].max()
+    length = f"{seconds / 60:.3g} min" if seconds >= 60 else f"{seconds:.3g} s"
+    named = {"SAFE 60 min": "SAFE", "BALANCED 60 min": "BALANCED", "both 60 min": "the soak that moved most"}
+    return {published: f"{mine}, {length}" for published, mine in named.items()}
 
 
 def published(soaked: pd.DataFrame) -> dict[tuple[str, str], float | None]:

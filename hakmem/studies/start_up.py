@@ -19,7 +19,7 @@ from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Parameters, Several
 from hakmem.verdict import Word
 
-__all__ = ["StartUpSpec", "at_rest", "first_allocations", "judge", "published", "survivors", "table", "times"]
+__all__ = ["HERE", "StartUpSpec", "at_rest", "first_allocations", "judge", "published", "survivors", "table", "times"]
 
 HOST = 1_000  # processes of a host, to which memory is extrapolated
 SLOWER = 5.0  # percent of the time to ready that prewarm may cost
@@ -122,6 +122,13 @@ def survivors(rows: pd.DataFrame) -> pd.DataFrame:
     told = alive["sum"].astype(str) + " of " + alive["count"].astype(str)
     wide = told.unstack().sort_index(axis=1)
     return wide.rename(columns=lambda burst: f"{burst} MB of data").rename_axis(columns=None).reset_index()
+
+
+HERE = {  # what stands for the published peaks
+    "hakmem FAST prefault default": "hakmem with SS_PREWARM=TOUCH, at rest",
+    "mimalloc": "mimalloc, at rest",
+    "system": "system, at rest",
+}
 
 
 def published(rows: pd.DataFrame) -> dict[tuple[str, str], float | None]:
@@ -280,8 +287,9 @@ def first_allocations(rows: pd.DataFrame) -> Figure:
 def at_rest(rows: pd.DataFrame) -> Figure:
     """Draw the memory of one of many processes at rest: its own, its share of what is shared, its page tables."""
     _, many = _one_and_many(rows)
-    parts = {"own pages": many["rest_anon_kb"], "share of shared pages": many["rest_pss_kb"] - many["rest_anon_kb"]}
-    parts["page tables"] = many["rest_tables_kb"]
+    own, shared = "own pages (KiB)", "share of shared pages (KiB)"
+    parts = {own: many["rest_anon_kb"], shared: many["rest_pss_kb"] - many["rest_anon_kb"]}
+    parts["page tables (KiB)"] = many["rest_tables_kb"]
     many = many.assign(all_kb=many["rest_pss_kb"] + many["rest_tables_kb"], **parts)
     looks, whole = _arms(many), _intervals(many, "all_kb")
     means = {part: _intervals(many, part) for part in parts}
@@ -324,5 +332,5 @@ def at_rest(rows: pd.DataFrame) -> Figure:
         "own pages, its share of shared ones, its page tables. Lines are 95 % intervals over blocks; an arrow is a bar "
         "cut at the edge."
     )
-    figures = pd.concat([_flat(found, looks, part) for part, found in (*means.items(), ("all", whole))])
+    figures = pd.concat([_flat(found, looks, part) for part, found in (*means.items(), ("all (KiB)", whole))])
     return Figure("Memory at rest.", note, (panel(draw, 1.5 + 0.3 * len(order), title),) if order else (), figures)
