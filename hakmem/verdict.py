@@ -166,8 +166,9 @@ def decide_ab(
         The interval is one of log ratios.
     """
     line = max(math.log1p(margin), 0.0 if math.isnan(floor) else floor)
-    nearest = [min(stats.p_beyond(x, line), stats.p_beyond(x, -line)) for x in ratios.values()]
-    levels = stats.holm_levels(nearest, alpha)
+    # A word says on which side of both lines an arm is: its p value is that of the line that is harder to tell it from.
+    hardest = [max(stats.p_beyond(x, line), stats.p_beyond(x, -line)) for x in ratios.values()]
+    levels = stats.holm_levels(hardest, alpha)
     return {
         arm: _rule_ab(x, stats.interval(x, float(level)), line)
         for (arm, x), level in zip(ratios.items(), levels, strict=True)

@@ -221,6 +221,16 @@ def test_a_a_studies_are_called_different_in_at_most_5_percent(arms: int, blocks
     assert sum(decided(logs) for logs in null_studies(arms, blocks)) <= 50
 
 
+def test_six_arms_that_differ_are_seldom_called_alike() -> None:
+    """All are a little beyond the margin: NEUTRAL is wrong, and the line that is far away says nothing of it."""
+    rng, line = np.random.default_rng(1), math.log(1.01)
+    wrong = 0
+    for _ in range(600):
+        ratios = {str(arm): 1.0001 * line + 0.008 * rng.standard_normal(20) for arm in range(6)}
+        wrong += any(ruling.word == "NEUTRAL" for ruling, _ in verdict.decide_ab(ratios, 0.0, 0.01).values())
+    assert wrong <= 0.05 * 600
+
+
 def test_adding_blocks_until_decided_errs_no_more_often() -> None:
     looks = (5, 10, 15, 20)
     alphas = stats.nominal_alphas([n / looks[-1] for n in looks])
