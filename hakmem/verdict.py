@@ -259,7 +259,8 @@ def lean(rows: pd.DataFrame, target_mb: float = 10, alpha: float = 0.05) -> list
     def judge(cell: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[Ruling, Interval]]:
         speed, memory = (stats.wide(cell, name) for name in ("ops_per_s", memory_of(str(cell["workload"].iloc[0]))))
         ratios = {arm: stats.log_ratios(speed, arm) for arm in arms}
-        levels = stats.holm_levels([stats.p_beyond(x, LOSS) for x in ratios.values()], alpha)
+        hardest = [_hardest(cell, memory, arm, target_mb, ratios[arm]) for arm in arms]
+        levels = stats.holm_levels(hardest, alpha)
         return {
             arm: (
                 _rule_lean(cell, memory, arm, target_mb, ratios[arm], float(level)),
@@ -287,7 +288,7 @@ def _rule_lean(
         return Ruling("NOT-APPLICABLE", rule, f"baseline {math.exp(base.estimate):.1f} MB")
 
     ratio = stats.log_ratios(table, arm)
-    floor = max(0.01, np.nan_to_num(stats.noise_floor(table)))
+    floor = _memory_floor(table)
     pace = stats.interval(speed, level)
     meets, falls, slow = mine.below(math.log(target)), stats.interval(ratio, level).below(-floor), pace.below(LOSS)
     drift = arm_drift(cell[cell["arm"] == arm], level)
@@ -323,6 +324,19 @@ def _rule_lean(
     known = [total for total in totals if total is not None]
     needed = max(known) if len(known) == len(totals) else None
     return Ruling("INCONCLUSIVE", "undecided: " + ", ".join(words for words, _ in open_questions), figures, needed)
+
+
+def _hardest(cell: pd.DataFrame, table: pd.DataFrame, arm: str, target_mb: float, speed: stats.Array) -> float:
+    """Return the largest p value among the lines that an arm is held against: each may be what its word rests on."""
+    target = _target(cell[cell["arm"] == arm], target_mb)
+    own = stats.over_layouts(np.log(table[arm].dropna())) if arm in table else np.array([])
+    falls = stats.p_beyond(stats.log_ratios(table, arm), -_memory_floor(table))
+    return max(stats.p_beyond(speed, LOSS), stats.p_beyond(own, math.log(target)), falls)
+
+
+def _memory_floor(table: pd.DataFrame) -> float:
+    """Return the change of memory that counts as one, on the log scale."""
+    return max(0.01, float(np.nan_to_num(stats.noise_floor(table))))
 
 
 def _target(rows: pd.DataFrame, default_mb: float) -> float:

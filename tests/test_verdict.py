@@ -122,6 +122,23 @@ def test_too_few_blocks_are_inconclusive_and_say_how_many_are_missing() -> None:
     assert only(lean_study(0.96, 8.0, blocks=1)).blocks_needed == 1
 
 
+def test_arms_share_the_error_whatever_their_words_rest_on() -> None:
+    """Two arms hold the target at p = 0.04 each: neither is GO, however sure it is that they are fast enough."""
+    spread = np.array([-1.0, -0.8, -0.3, -0.1, 0.1, 0.3, 0.8, 1.0]) * 0.02
+    below = sp.t.isf(0.02, 7) * spread.std(ddof=1) / math.sqrt(8)
+    trials = lean_study(0.96, 8.0)
+    arms = [t for t in trials if t.role == "arm"]
+    mine = [
+        t.model_copy(update={"arm": f"{name} {ARM}", "peak_rss_kb": round(10240 * math.exp(move - below))})
+        for name in ("one", "other")
+        for t, move in zip(arms, spread, strict=True)
+    ]
+    found = verdict.lean(rows([t for t in trials if t.role != "arm"] + mine))
+    assert {v.word for v in found} == {"INCONCLUSIVE"} and all("against 10 MB" in v.rule for v in found)
+    (alone,) = verdict.lean(rows([t for t in trials if t.role != "arm"] + mine[:8]))
+    assert alone.word == "GO"
+
+
 def test_what_is_left_counts_where_the_program_frees_its_data() -> None:
     assert (
         verdict.memory_of("ramp:n=300000") == "end_rss_less_lazyfree_mb" and verdict.memory_of("mixed") == "peak_rss_mb"
