@@ -9,12 +9,12 @@ together, by intervals whose levels make the whole Holm's procedure.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, computed_field, field_serializer
 
 from hakmem import stats
 from hakmem.stats import BASELINE, Drift, Interval
@@ -39,6 +39,7 @@ SYSCALLS_QUIET = 1e-7  # a rate nobody minds: the baseline counts as at least th
 PAGE = 4096  # bytes; giving one back may take a call
 SYSCALLS_FEW = 100  # calls in one trial that cannot be a run-away, however short the trial
 SYSCALLS_OPS = 500_000  # the budget is one of many operations (200 million): of fewer, starting alone takes it all
+NOWHERE = 1e100  # percent: an end of an interval over one block
 TARGET_GATE, MODE_GATE, LEAN_GATE = "HAKMEM_SS_MEM_LEAN_TARGET_MB", "HAKMEM_SS_MEM_LEAN_DECOMMIT", "HAKMEM_SS_MEM_LEAN"
 SHRINKING = ("ramp", "phases", "battle")  # drivers that free most of their data: what is left counts, the peak is data
 
@@ -70,6 +71,13 @@ class Verdict(BaseModel):
     layouts: int = 0
     layout_spread: float | None = None
 
+    @field_serializer("effect", "memory", "floor", when_used="json")
+    def _told(self, value: Interval | float | None) -> dict[str, Any] | float | None:
+        """Write null for what was not measured and for an end that is nowhere: JSON knows no other word."""
+        if isinstance(value, Interval):
+            return {name: _finite(one) if isinstance(one, float) else one for name, one in asdict(value).items()}
+        return _finite(value)
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def icon(self) -> str:
@@ -81,6 +89,10 @@ class Verdict(BaseModel):
     def colour(self) -> str:
         """Background of the banner, dark enough for white text."""
         return COLOURS[self.word]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and abs(value) < NOWHERE else None
 
 
 @dataclass(frozen=True)

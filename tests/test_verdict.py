@@ -1,5 +1,6 @@
 """Verdicts: each rule on rows made to trip it, their order, and their error rates on simulated studies."""
 
+import json
 import math
 
 import numpy as np
@@ -49,6 +50,19 @@ def test_a_crash_comes_first(status: str) -> None:
     trials[-1] = trials[-1].model_copy(update={"status": status, "ops_per_s": None, "peak_rss_kb": None})
     found = only(trials)
     assert found.word == "NO-GO" and f"1 {status} of 8" in found.because and "crash" in found.rule
+
+
+def test_what_is_not_known_is_null_in_json() -> None:
+    """An arm that always crashes has no effect, one block no width, a study without A' no floor."""
+    gone = {"status": "killed", "ops_per_s": None, "peak_rss_kb": None}
+    crashed = only([t.model_copy(update=gone) if t.role == "arm" else t for t in lean_study(0.96, 8.0)])
+    told = json.loads(json.dumps(crashed.model_dump(mode="json"), allow_nan=False))
+    assert (told["word"], told["effect"]["estimate"], told["effect"]["n"], told["memory"]) == ("NO-GO", None, 0, None)
+    one = only(lean_study(0.96, 8.0, blocks=1)).model_dump(mode="json")
+    assert one["effect"]["high"] is None and one["effect"]["estimate"] == pytest.approx(-4, abs=1)
+    floorless = only([t for t in lean_study(0.96, 8.0) if t.role != "baseline2"])
+    assert math.isnan(floorless.floor) and floorless.model_dump(mode="json")["floor"] is None
+    assert floorless.word == "GO"
 
 
 def test_system_calls_that_run_away_come_before_the_target() -> None:
