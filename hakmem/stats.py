@@ -20,6 +20,8 @@ from scipy import optimize, stats
 Array = npt.NDArray[np.float64]
 
 BASELINE, BASELINE2 = "A", "A'"
+RESAMPLES = 4999
+TAIL = 10  # resamples beyond an end of a bootstrap interval, or its ends are those of the resamples
 BCA_FROM = 25  # below this many blocks BCa covers too little (83 % at 5, 93 % at 20); the t interval holds its level
 EXACT_FLIPS = 15  # up to 2^15 sign patterns are enumerated, beyond they are drawn
 POWER = 0.90
@@ -204,7 +206,7 @@ def t_interval(x: npt.ArrayLike, level: float = 0.95) -> Interval:
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, level, "t", x.size)
 
 
-def bca_interval(x: npt.ArrayLike, level: float = 0.95, resamples: int = 4999, seed: int = 1) -> Interval:
+def bca_interval(x: npt.ArrayLike, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 1) -> Interval:
     """Bias-corrected and accelerated bootstrap interval of the mean of `x`, shape (n,) (Efron 1987)."""
     x = np.asarray(x, dtype=float)
     if np.ptp(x) == 0:
@@ -227,8 +229,12 @@ def expanded(level: float, n: int) -> float:
 
 
 def interval(x: npt.ArrayLike, level: float = 0.95) -> Interval:
-    """Make the interval this workbench reports: t for few blocks, BCa from 25 on."""
-    return bca_interval(x, level) if np.size(x) >= BCA_FROM else t_interval(x, level)
+    """Make the interval this workbench reports: t for few blocks, BCa from 25 on.
+
+    An early look, or Holm's first of many arms, asks for a level that resamples do not reach: t again.
+    """
+    reached = (1 - level) / 2 * RESAMPLES >= TAIL
+    return bca_interval(x, level) if np.size(x) >= BCA_FROM and reached else t_interval(x, level)
 
 
 def permutation_p(x: npt.ArrayLike, draws: int = 20_000, seed: int = 1) -> float:
@@ -238,7 +244,8 @@ def permutation_p(x: npt.ArrayLike, draws: int = 20_000, seed: int = 1) -> float
     """
     x = np.asarray(x, dtype=float)
     exact = x.size <= EXACT_FLIPS
-    beyond = np.abs(_flips(x.size, 0 if exact else draws, seed) @ x) >= abs(x.sum()) * (1 - 1e-12)
+    rounding = 1e-12 * float(np.abs(x).sum())  # of sums that are alike but for the order of their terms
+    beyond = np.abs(_flips(x.size, 0 if exact else draws, seed) @ x) >= abs(x.sum()) - rounding
     return float(beyond.mean()) if exact else float((1 + beyond.sum()) / (1 + draws))
 
 
@@ -538,15 +545,19 @@ def price_of_a_megabyte(
 ) -> Interval | None:
     """Price a saved MiB in percent of the baseline's throughput, paired by block; a negative price pays.
 
-    None where `arm` saves nothing that could be told from noise (the interval of the saving touches 0), since a price
-    of nothing is no price.
+    What is lost over all blocks by what is saved over all: a mean of each block's price would be drawn up by blocks
+    that happen to save little. The interval is that of the jackknife's pseudo-values over blocks (Tukey 1958). None
+    where `arm` saves nothing that could be told from noise (the interval of the saving touches 0), since a price of
+    nothing is no price.
     """
     m, s = wide(rows, memory), wide(rows, speed)
     if any(name not in table for table in (m, s) for name in (arm, BASELINE)):
         return None
-    saved = (m[BASELINE] - m[arm]).dropna()
-    lost = (100 * (1 - s[arm] / s[BASELINE])).dropna()
-    both = saved.index.intersection(lost.index)
-    if len(both) < 2 or t_interval(saved[both], level).low <= 0 or (saved[both] <= 0).any():
+    both = {"saved": m[BASELINE] - m[arm], "lost": 100 * (1 - s[arm] / s[BASELINE])}
+    paired = pd.concat(both, axis=1).dropna()
+    saved, lost = over_layouts(paired["saved"]), over_layouts(paired["lost"])
+    n = saved.size
+    if n < 2 or t_interval(saved, level).low <= 0:
         return None
-    return interval(over_layouts(lost[both] / saved[both]), level)
+    without = [np.delete(lost, block).mean() / np.delete(saved, block).mean() for block in range(n)]
+    return interval(n * lost.mean() / saved.mean() - (n - 1) * np.array(without), level)

@@ -9,12 +9,12 @@ together, by intervals whose levels make the whole Holm's procedure.
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, computed_field
+from pydantic import BaseModel, ConfigDict, computed_field, field_serializer
 
 from hakmem import stats
 from hakmem.stats import BASELINE, Drift, Interval
@@ -39,6 +39,7 @@ SYSCALLS_QUIET = 1e-7  # a rate nobody minds: the baseline counts as at least th
 PAGE = 4096  # bytes; giving one back may take a call
 SYSCALLS_FEW = 100  # calls in one trial that cannot be a run-away, however short the trial
 SYSCALLS_OPS = 500_000  # the budget is one of many operations (200 million): of fewer, starting alone takes it all
+NOWHERE = 1e100  # percent: an end of an interval over one block
 TARGET_GATE, MODE_GATE, LEAN_GATE = "HAKMEM_SS_MEM_LEAN_TARGET_MB", "HAKMEM_SS_MEM_LEAN_DECOMMIT", "HAKMEM_SS_MEM_LEAN"
 TIMES = ("purge_ns",)  # counters that hold a time: what was done tells more than how long it took
 SHRINKING = ("ramp", "phases", "battle")  # drivers that free most of their data: what is left counts, the peak is data
@@ -71,6 +72,13 @@ class Verdict(BaseModel):
     layouts: int = 0
     layout_spread: float | None = None
 
+    @field_serializer("effect", "memory", "floor", when_used="json")
+    def _told(self, value: Interval | float | None) -> dict[str, Any] | float | None:
+        """Write null for what was not measured and for an end that is nowhere: JSON knows no other word."""
+        if isinstance(value, Interval):
+            return {name: _finite(one) if isinstance(one, float) else one for name, one in asdict(value).items()}
+        return _finite(value)
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def icon(self) -> str:
@@ -82,6 +90,10 @@ class Verdict(BaseModel):
     def colour(self) -> str:
         """Background of the banner, dark enough for white text."""
         return COLOURS[self.word]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and abs(value) < NOWHERE else None
 
 
 @dataclass(frozen=True)
@@ -167,8 +179,9 @@ def decide_ab(
         The interval is one of log ratios.
     """
     line = max(math.log1p(margin), 0.0 if math.isnan(floor) else floor)
-    nearest = [min(stats.p_beyond(x, line), stats.p_beyond(x, -line)) for x in ratios.values()]
-    levels = stats.holm_levels(nearest, alpha)
+    # A word says on which side of both lines an arm is: its p value is that of the line that is harder to tell it from.
+    hardest = [max(stats.p_beyond(x, line), stats.p_beyond(x, -line)) for x in ratios.values()]
+    levels = stats.holm_levels(hardest, alpha)
     return {
         arm: _rule_ab(x, stats.interval(x, float(level)), line)
         for (arm, x), level in zip(ratios.items(), levels, strict=True)
@@ -259,7 +272,8 @@ def lean(rows: pd.DataFrame, target_mb: float = 10, alpha: float = 0.05) -> list
     def judge(cell: pd.DataFrame, arms: Sequence[str]) -> dict[str, tuple[Ruling, Interval]]:
         speed, memory = (stats.wide(cell, name) for name in ("ops_per_s", memory_of(str(cell["workload"].iloc[0]))))
         ratios = {arm: stats.log_ratios(speed, arm) for arm in arms}
-        levels = stats.holm_levels([stats.p_beyond(x, LOSS) for x in ratios.values()], alpha)
+        hardest = [_hardest(cell, memory, arm, target_mb, ratios[arm]) for arm in arms]
+        levels = stats.holm_levels(hardest, alpha)
         return {
             arm: (
                 _rule_lean(cell, memory, arm, target_mb, ratios[arm], float(level)),
@@ -287,7 +301,7 @@ def _rule_lean(
         return Ruling("NOT-APPLICABLE", rule, f"baseline {math.exp(base.estimate):.1f} MB")
 
     ratio = stats.log_ratios(table, arm)
-    floor = max(0.01, np.nan_to_num(stats.noise_floor(table)))
+    floor = _memory_floor(table)
     pace = stats.interval(speed, level)
     meets, falls, slow = mine.below(math.log(target)), stats.interval(ratio, level).below(-floor), pace.below(LOSS)
     drift = arm_drift(cell[cell["arm"] == arm], level)
@@ -323,6 +337,19 @@ def _rule_lean(
     known = [total for total in totals if total is not None]
     needed = max(known) if len(known) == len(totals) else None
     return Ruling("INCONCLUSIVE", "undecided: " + ", ".join(words for words, _ in open_questions), figures, needed)
+
+
+def _hardest(cell: pd.DataFrame, table: pd.DataFrame, arm: str, target_mb: float, speed: stats.Array) -> float:
+    """Return the largest p value among the lines that an arm is held against: each may be what its word rests on."""
+    target = _target(cell[cell["arm"] == arm], target_mb)
+    own = stats.over_layouts(np.log(table[arm].dropna())) if arm in table else np.array([])
+    falls = stats.p_beyond(stats.log_ratios(table, arm), -_memory_floor(table))
+    return max(stats.p_beyond(speed, LOSS), stats.p_beyond(own, math.log(target)), falls)
+
+
+def _memory_floor(table: pd.DataFrame) -> float:
+    """Return the change of memory that counts as one, on the log scale."""
+    return max(0.01, float(np.nan_to_num(stats.noise_floor(table))))
 
 
 def _target(rows: pd.DataFrame, default_mb: float) -> float:

@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -96,6 +98,32 @@ def test_a_change_without_effect_is_compared_over_layouts(tmp_path: Path, monkey
     assert len(set(libraries)) == len(libraries) == 16
     plain = CliRunner().invoke(app, ["sweep", "--allocator", "hakmem", "--layouts", "2", *TINY])
     assert "layouts=2 compares code, and hakmem is one" in str(plain.exception)
+
+
+def functions(library: Path) -> dict[str, tuple[int, list[str]]]:
+    """Where each function of a library begins, and its instructions, without what only says where things are."""
+    listing = ["objdump", "-d", "--no-show-raw-insn", "--section=.text", str(library)]
+    told = subprocess.run(listing, capture_output=True, text=True, check=True, env={"LC_ALL": "C"}).stdout
+    found = {}
+    for at, name, body in re.findall(r"^([0-9a-f]+) <([^>]+)>:\n((?:.+\n)*)", told, re.MULTILINE):
+        code = [line.split("\t", 1)[1].strip() for line in body.splitlines() if "\t" in line]
+        code = [re.sub(r"-?0x[0-9a-f]+\(%rip\)( +# [0-9a-f]+ <\w+@@.*)?", "(%rip)", line) for line in code]
+        code = [re.sub(r"\b[0-9a-f]+ (?=<)", "", line) for line in code if not re.search(r"\bnop|xchg +%ax,%ax", line)]
+        found[name] = int(at, 16), code
+    return found
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64" or not shutil.which("objdump"), reason="reads x86-64 with objdump")
+def test_the_null_change_moves_hot_functions_and_changes_no_instruction() -> None:
+    """Of the two patches that `docs/decisions/010-layouts.md` compares, one has a function more that nobody calls."""
+    patches = [paths.native() / "test" / name for name in ("dead_code.diff", "dead_code_gone.diff")]
+    made = [revisions.make(f"patch:{patch}").build.libs["libhakmem.so"] for patch in patches]
+    with_it, without = (functions(library) for library in made)
+    assert with_it.keys() - without.keys() == {"hak_never_called_either"} and without.keys() < with_it.keys()
+    assert {name: code for name, (_, code) in without.items()} == {name: with_it[name][1] for name in without}
+    assert not [line for _, code in with_it.values() for line in code if "hak_never_called" in line]
+    for name in ("malloc", "free"):
+        assert with_it[name][0] % 64 != without[name][0] % 64 and len(without[name][1]) > 15
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,21 @@ def test_a_study_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) 
     assert shown.index("hakmem (A)") < shown.index("hakmem LEAN") < shown.index("mimalloc")
 
 
+def test_a_verdict_shows_all_that_it_rests_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = Console(width=400, record=True, file=io.StringIO())
+    monkeypatch.setattr(console, "out", wide)
+    rows = as_frame(study())
+    found = [one for one in verdict.lean(rows) if one.workload == "ramp" and one.memory is not None]
+    terminal.study(rows[rows["workload"] == "ramp"], found)
+    lines = wide.export_text().splitlines()
+    for one in found:
+        (line,) = [line for line in lines if line.startswith(f"{one.icon} {one.word} {one.arm}: ")]
+        assert one.rule in line and one.because in line and one.effect.words() in line and one.bite_words in line
+        assert f"noise floor {one.floor:.2g} %" in line and f"; {one.blocks} blocks" in line
+        assert one.blocks_needed is None or f", {one.blocks_needed} more needed" in line
+    assert len(found) > 2
+
+
 @pytest.mark.parametrize("width", [80, 160])
 def test_a_program_of_ones_own_has_a_time_and_no_rate(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     arms = [("system", "baseline", 4e-7), ("hakmem", "arm", 5e-7)]

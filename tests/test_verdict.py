@@ -1,5 +1,6 @@
 """Verdicts: each rule on rows made to trip it, their order, and their error rates on simulated studies."""
 
+import json
 import math
 
 import numpy as np
@@ -49,6 +50,19 @@ def test_a_crash_comes_first(status: str) -> None:
     trials[-1] = trials[-1].model_copy(update={"status": status, "ops_per_s": None, "peak_rss_kb": None})
     found = only(trials)
     assert found.word == "NO-GO" and f"1 {status} of 8" in found.because and "crash" in found.rule
+
+
+def test_what_is_not_known_is_null_in_json() -> None:
+    """An arm that always crashes has no effect, one block no width, a study without A' no floor."""
+    gone = {"status": "killed", "ops_per_s": None, "peak_rss_kb": None}
+    crashed = only([t.model_copy(update=gone) if t.role == "arm" else t for t in lean_study(0.96, 8.0)])
+    told = json.loads(json.dumps(crashed.model_dump(mode="json"), allow_nan=False))
+    assert (told["word"], told["effect"]["estimate"], told["effect"]["n"], told["memory"]) == ("NO-GO", None, 0, None)
+    one = only(lean_study(0.96, 8.0, blocks=1)).model_dump(mode="json")
+    assert one["effect"]["high"] is None and one["effect"]["estimate"] == pytest.approx(-4, abs=1)
+    floorless = only([t for t in lean_study(0.96, 8.0) if t.role != "baseline2"])
+    assert math.isnan(floorless.floor) and floorless.model_dump(mode="json")["floor"] is None
+    assert floorless.word == "GO"
 
 
 def test_system_calls_that_run_away_come_before_the_target() -> None:
@@ -120,6 +134,23 @@ def test_too_few_blocks_are_inconclusive_and_say_how_many_are_missing() -> None:
     found = only(lean_study(0.90, 8.0, blocks=5, cv=0.05))
     assert found.word == "INCONCLUSIVE" and found.blocks_needed is not None and found.blocks_needed > 5
     assert only(lean_study(0.96, 8.0, blocks=1)).blocks_needed == 1
+
+
+def test_arms_share_the_error_whatever_their_words_rest_on() -> None:
+    """Two arms hold the target at p = 0.04 each: neither is GO, however sure it is that they are fast enough."""
+    spread = np.array([-1.0, -0.8, -0.3, -0.1, 0.1, 0.3, 0.8, 1.0]) * 0.02
+    below = sp.t.isf(0.02, 7) * spread.std(ddof=1) / math.sqrt(8)
+    trials = lean_study(0.96, 8.0)
+    arms = [t for t in trials if t.role == "arm"]
+    mine = [
+        t.model_copy(update={"arm": f"{name} {ARM}", "peak_rss_kb": round(10240 * math.exp(move - below))})
+        for name in ("one", "other")
+        for t, move in zip(arms, spread, strict=True)
+    ]
+    found = verdict.lean(rows([t for t in trials if t.role != "arm"] + mine))
+    assert {v.word for v in found} == {"INCONCLUSIVE"} and all("against 10 MB" in v.rule for v in found)
+    (alone,) = verdict.lean(rows([t for t in trials if t.role != "arm"] + mine[:8]))
+    assert alone.word == "GO"
 
 
 def test_what_is_left_counts_where_the_program_frees_its_data() -> None:
@@ -219,6 +250,16 @@ def decided(logs: np.ndarray, alpha: float = 0.05) -> bool:
 def test_a_a_studies_are_called_different_in_at_most_5_percent(arms: int, blocks: int) -> None:
     """With no margin asked, so that only the statistics stand between noise and a verdict."""
     assert sum(decided(logs) for logs in null_studies(arms, blocks)) <= 50
+
+
+def test_six_arms_that_differ_are_seldom_called_alike() -> None:
+    """All are a little beyond the margin: NEUTRAL is wrong, and the line that is far away says nothing of it."""
+    rng, line = np.random.default_rng(1), math.log(1.01)
+    wrong = 0
+    for _ in range(600):
+        ratios = {str(arm): 1.0001 * line + 0.008 * rng.standard_normal(20) for arm in range(6)}
+        wrong += any(ruling.word == "NEUTRAL" for ruling, _ in verdict.decide_ab(ratios, 0.0, 0.01).values())
+    assert wrong <= 0.05 * 600
 
 
 def test_adding_blocks_until_decided_errs_no_more_often() -> None:

@@ -1,6 +1,7 @@
 """Studies, trials and plans as tables that fit a terminal."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -93,11 +94,26 @@ def study(rows: pd.DataFrame, judged: Iterable[Verdict]) -> None:
     for work, cell in rows.groupby("workload", sort=False):
         for host, mine in cell.groupby("host"):
             title = f"{work} on {host}" if several else str(work)
-            _arms(mine, {arm: one for (at, on, arm), one in words.items() if (at, on) == (host, work)}, title)
+            here = {arm: one for (at, on, arm), one in words.items() if (at, on) == (host, work)}
+            _arms(mine, here, title)
+            verdicts(here.values())
         together = {arm: one for (at, on, arm), one in words.items() if on == work and at not in set(cell["host"])}
         if together:
             _together(stats.wide(cell, "ops_per_s"), together, f"{work}, hosts together")
+            verdicts(together.values())
     layouts(one for one in words.values() if one.layouts)
+
+
+def verdicts(judged: Iterable[Verdict]) -> None:
+    """Print each verdict with its rule and all that it rests on."""
+    gates = {None: "whether the gates bit is not told: ", False: "", True: "the gates bit: "}
+    for one in judged:
+        level = f"interval at {100 * one.effect.level:.4g} %"
+        floor = "not measured" if math.isnan(one.floor) else f"{one.floor:.2g} %"
+        more = "" if one.blocks_needed is None else f", {one.blocks_needed} more needed"
+        figures = f"throughput {one.effect.words()}, {level}; noise floor {floor}; {one.blocks} blocks{more}"
+        told = f"{_word(one)} {one.arm}: {one.rule} ({one.because}); {figures}; {gates[one.bite]}{one.bite_words}"
+        console.say(textwrap.fill(told, console.out.width, subsequent_indent="  "))
 
 
 def layouts(judged: Iterable[Verdict]) -> None:
