@@ -4,6 +4,7 @@ The same allocator has the same colour and the same marker everywhere.
 """
 
 import base64
+import functools
 import html
 import io
 import itertools
@@ -12,23 +13,25 @@ import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Self
 
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.backends.backend_mixed import MixedModeRenderer
+from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
-from matplotlib.text import Annotation, Text
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
+from matplotlib.lines import Line2D
+from matplotlib.markers import TICKDOWN, TICKLEFT
+from matplotlib.text import Text
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.transforms import Bbox, IdentityTransform
 from scipy import optimize
 
 Line = tuple[float, float, float, float]
-Side = Literal["left", "center", "right"]
 
 __all__ = [
     "FAMILIES",
@@ -42,6 +45,7 @@ __all__ = [
     "panel",
     "spoken",
     "table_html",
+    "whiskers",
     "write_ends",
     "write_names",
 ]
@@ -89,6 +93,8 @@ FAMILIES = {
     "tbbmalloc": Family("#7d4a2a", "#d6a27c", "h"),
     "other": Family("#444c56", "#c9d1d9", "*"),
 }
+DOTS = 144  # an inch, where a drawing holds a picture: a colour bar
+PAD, LABELS = 3, 34  # points of paper around labels; what those of an x axis mostly take
 WIDTH = 4.7  # inches of a panel: readable at 370 px, two abreast on a wide screen
 
 
@@ -145,9 +151,15 @@ def _picture(panel: Panel) -> str:
 
 def table_html(table: pd.DataFrame, label: str) -> str:
     """Write a frame as an escaped HTML table that scrolls by itself where the screen is narrow."""
-    shown = table.map(_cell)
-    body = shown.to_html(index=False, border=0, escape=True, na_rep="–")
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">{body}</div>'
+    head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in table.columns)
+    body = "\n".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row) + "</tr>"
+        for row in table.itertuples(index=False, name=None)
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">'
+        f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _cell(value: Any) -> str:
@@ -162,21 +174,79 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+class Pen(RendererSVG):
+    """Writes SVG and measures texts."""
+
+    def get_text_width_height_descent(self, s: str, prop: Any, ismath: Any) -> tuple[float, float, float]:
+        """Measure a text once a process: the same names and figures stand on many panels."""
+        return _measured(s, prop, ismath)
+
+
+_measured = functools.lru_cache(maxsize=4096)(text_to_path.get_text_width_height_descent)
+
+
+class Sheet(FigureCanvasSVG):
+    """What one panel is drawn on, measured in points: its title, its axes, and the pen."""
+
+    def __init__(self, height: float, title: str) -> None:
+        drawing = Canvas(figsize=(WIDTH, height), dpi=72)
+        super().__init__(drawing)
+        self.out = io.StringIO()
+        pen: Callable[..., Pen] = Pen
+        self.pen = pen(*drawing.bbox.size, self.out, image_dpi=DOTS, metadata={"Date": None, "Creator": None})
+        title_at = drawing.text(0.015, 1 - PAD / drawing.bbox.height, title, va="top", size=10, weight="bold")
+        self.top = title_at.get_window_extent(self.pen).y0 - 2 * PAD
+        self.axes = drawing.subplots()
+        self.axes.grid(visible=True)
+        self.axes.spines[:].set_in_layout(False)  # the axes are in it
+        drawing.subplots_adjust(0.2, LABELS / drawing.bbox.height, 0.98, self.top / drawing.bbox.height)
+        self.settled = False
+
+    @classmethod
+    def of(cls, axes: Axes) -> Self:
+        """Find the sheet that axes stand on."""
+        drawing = axes.get_figure(root=True)
+        assert drawing is not None and isinstance(drawing.canvas, cls)
+        return drawing.canvas
+
+    def get_renderer(self) -> Pen:
+        """Return what measures texts."""
+        return self.pen
+
+    def settle(self) -> None:
+        """Give the axes all the room that title and labels leave, once; again where that brought other ticks."""
+        looks = 0 if self.settled else 3
+        self.settled, drawing, ticks = True, self.figure, self._ticks()
+        while looks:
+            around = [axes.get_tightbbox(self.pen, for_layout_only=True) for axes in drawing.axes]
+            outer = Bbox.union([box for box in around if box]).get_points()
+            inner = Bbox.union([axes.bbox for axes in drawing.axes]).get_points()
+            room = [[PAD, PAD], [drawing.bbox.width - PAD, self.top]]
+            (left, bottom), (right, top) = (inner - outer + room) / drawing.bbox.size
+            drawing.subplots_adjust(left, bottom, right, top)
+            before, ticks = ticks, self._ticks()
+            looks = 0 if ticks == before else looks - 1
+
+    def _ticks(self) -> list[list[float]]:
+        axes = self.figure.axes
+        return [[*axis.get_majorticklocs()] for axis in (*(a.xaxis for a in axes), *(a.yaxis for a in axes))]
+
+    def svg(self) -> str:
+        """Write what was drawn."""
+        self.settle()
+        mixed: Callable[..., Any] = MixedModeRenderer  # takes a pixel picture of what asks for one
+        self.figure.draw(mixed(self.figure, *self.figure.get_size_inches(), DOTS, self.pen))
+        self.pen.finalize()  # type: ignore[no-untyped-call]
+        return _slim(self.out.getvalue())
+
+
 def panel(draw: Callable[[Axes, Theme], str], height: float, title: str) -> Panel:
     """Draw one panel on light paper and repaint it for dark; `draw` returns the alternative text."""
     title, (light, dark) = spoken(title), THEMES
     with mpl.rc_context(_settings(light)):
-        canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
-        FigureCanvasAgg(canvas)  # measures text, for `write_names`
-        axes = canvas.subplots()
-        axes.grid(visible=True)
-        canvas.suptitle("\n".join(textwrap.wrap(title, 52)), x=0.015, ha="left")
-        alt = draw(axes, light)
-        sns.despine(ax=axes)
-        out = io.StringIO()
-        # Not `savefig`, which draws twice.
-        FigureCanvasSVG(canvas).print_svg(out, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
-    svg = _slim(out.getvalue())
+        sheet = Sheet(height, "\n".join(textwrap.wrap(title, 52)))
+        alt = draw(sheet.axes, light)
+        svg = sheet.svg()
     repainted = dict(zip(vars(light).values(), vars(dark).values(), strict=True))
     repainted |= {look.light: look.dark for look in FAMILIES.values()}
     return Panel(f"{title}. {alt}", svg, re.sub(r"#[0-9a-f]{6}\b", lambda hue: repainted.get(hue[0], hue[0]), svg))
@@ -185,14 +255,13 @@ def panel(draw: Callable[[Axes, Theme], str], height: float, title: str) -> Pane
 def _settings(theme: Theme) -> Any:
     """Matplotlib's settings for a theme; the salt makes the same rows give the same bytes."""
     ink = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
-    paper = ("axes.facecolor", "figure.facecolor", "savefig.facecolor")
     return {
-        **{"font.size": 9.5, "figure.titlesize": 10, "figure.titleweight": "bold"},
-        **{"grid.linewidth": 0.7, "axes.axisbelow": True, "svg.hashsalt": "hakmem"},
+        **{"font.size": 9.5, "grid.linewidth": 0.7, "axes.axisbelow": True, "svg.hashsalt": "hakmem"},
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
         "svg.fonttype": "none",  # letters stay letters: a quarter of the bytes
         **{"axes.edgecolor": theme.quiet, "grid.color": theme.grid},
         **dict.fromkeys(ink, theme.ink),
-        **dict.fromkeys(paper, theme.paper),
+        **dict.fromkeys(("axes.facecolor", "figure.facecolor"), theme.paper),
     }
 
 
@@ -214,81 +283,90 @@ def spoken(text: str) -> str:
     return re.sub(r"\btrace:(?:[^\s,:]*/)?([^\s,:/]+?)\.trace(?:\.zst)?(?:,repeat=\d+)?", r"trace:\1", text)
 
 
+def whiskers(axes: Axes, y: Any, low: Any, high: Any, colours: Any, width: float = 1.1) -> None:
+    """Draw intervals along x from `low` to `high` at the heights `y`, a colour each, with caps at both ends."""
+    axes.hlines(y, low, high, colours, lw=width)
+    for end in (low, high):
+        axes.scatter(end, y, s=25, c=colours, marker="|", lw=0.8)
+
+
 def write_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Write names right of a chart at the ends of their lines (x, y, text, colour), one below another."""
-    canvas = axes.get_figure(root=True)
-    assert canvas is not None
-    if (layout := canvas.get_layout_engine()) is not None:
-        layout.execute(canvas)
+    """Write names right of a chart at the ends of their lines (x, y, text, colour), one below another; do it last."""
     ordered = sorted(ends, key=lambda end: end[1])
-    heights = axes.transAxes.inverted().transform(axes.transData.transform([(x, y) for x, y, _, _ in ordered]))[:, 1]
-    apart = 10 / 72 * canvas.dpi / axes.get_window_extent().height * np.arange(len(ordered))
-    free = np.clip(optimize.isotonic_regression(heights - apart).x, 0, max(0.0, 1 - apart[-1])) + apart
-    for (x, y, text, colour), at in zip(ordered, free, strict=True):
-        leader = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkB": 4, "relpos": (0, 0.5)}
-        style: dict[str, Any] = {"fontsize": 8, "color": colour, "va": "center", "arrowprops": leader}
-        axes.annotate(text, (x, y), (1.03, at), textcoords="axes fraction", annotation_clip=False, **style)
+    style: dict[str, Any] = {"textcoords": "offset points", "annotation_clip": False, "fontsize": 8, "va": "center"}
+    notes = [axes.annotate(t, (1, 0), (8, 0), "axes fraction", color=colour, **style) for *_, t, colour in ordered]
+    Sheet.of(axes).settle()
+    starts, frame = axes.transData.transform([(x, y) for x, y, _, _ in ordered]), axes.bbox
+    apart = 10 * np.arange(len(ordered))
+    free = optimize.isotonic_regression(starts[:, 1] - apart).x
+    heights = np.clip(free, frame.y0, max(frame.y0, frame.y1 - apart[-1])) + apart
+    for note, height in zip(notes, heights, strict=True):
+        note.xy = (1, (height - frame.y0) / frame.height)
+    _leaders(axes, starts + [4, 0], [(frame.x1 + 6, height) for height in heights], [colour for *_, colour in ordered])
 
 
 def write_names(
     axes: Axes, points: Sequence[tuple[float, float, str, str]], theme: Theme, lines: Sequence[Line] = ()
 ) -> None:
-    """Write names beside points (x, y, text, colour), each at the free place nearest to its point.
+    """Write names beside points (x, y, text, colour), each at the free place nearest to its point; do it last.
 
     `lines` are further things on the chart that names should not cover, as (x0, y0, x1, y1) along an axis.
     """
-    canvas = axes.get_figure(root=True)
-    assert canvas is not None and isinstance(canvas.canvas, FigureCanvasAgg)
-    renderer = canvas.canvas.get_renderer()  # type: ignore[no-untyped-call]
-    if (layout := canvas.get_layout_engine()) is not None:
-        layout.execute(canvas)
-        canvas.set_layout_engine("none")  # names stand where things are now
-    frame, size = axes.get_window_extent(renderer), 7 * canvas.dpi / 72
-
-    def towards(distance: int, degrees: int) -> tuple[float, float, Side]:
-        dx, dy = distance * math.cos(math.radians(degrees)), distance * math.sin(math.radians(degrees))
-        return dx, dy, "left" if dx > 1 else "right" if dx < -1 else "center"
-
-    def place(x: float, y: float, text: str, colour: str, distance: int, degrees: int) -> tuple[Annotation, Bbox]:
-        dx, dy, side = towards(distance, degrees)
-        arrow = {"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkB": 3} if distance > 8 else None
-        behind = {"boxstyle": "square,pad=0.05", "facecolor": theme.paper, "edgecolor": "none", "alpha": 0.75}
-        style: dict[str, Any] = {
-            "bbox": behind,
-            "fontsize": 8,
-            "color": colour,
-            "ha": side,
-            "va": "center",
-            "arrowprops": arrow,
-        }
-        note = axes.annotate(text, (x, y), (dx, dy), textcoords="offset points", zorder=5, **style)
-        note.update_positions(renderer)
-        return note, Bbox(Text.get_window_extent(note, renderer))
-
+    Sheet.of(axes).settle()
     spots = axes.transData.transform([(x, y) for x, y, _, _ in points])
-    marks = [Bbox.from_bounds(x - size / 2, y - size / 2, size, size) for x, y in spots]
-    ends = axes.transData.transform(np.array(lines).reshape(-1, 2)).reshape(-1, 2, 2) if lines else ()
-    thin = [Bbox(np.sort(pair, axis=0) + [[-1, -1], [1, 1]]) for pair in ends]
-    for point, (at_x, at_y) in zip(points, spots, strict=True):
-        note, size_of = place(*point, 7, 0)
-        note.remove()
-        best: tuple[float, int, int] | None = None
-        for distance, degrees in itertools.product((7, 8, 14, 21, 29, 38, 48), range(0, 360, 30)):
-            dx, dy, side = towards(distance, degrees)
-            left = at_x + dx * canvas.dpi / 72 - {"left": 0.0, "center": 0.5, "right": 1.0}[side] * size_of.width
-            middle = at_y + dy * canvas.dpi / 72
-            box = Bbox.from_bounds(left, middle - size_of.height / 2, size_of.width, size_of.height)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            cost = 100 * (not inside) + 10 * box.count_overlaps(marks) + box.count_overlaps(thin) + distance / 25
-            if best is None or cost < best[0]:
-                best = cost, distance, degrees
-        assert best is not None
-        marks.append(place(*point, *best[1:])[1])
+    taken = np.hstack([spots - 3.5, spots + 3.5])
+    ends = axes.transData.transform(np.reshape(lines, (-1, 2))).reshape(-1, 2, 2)
+    thin = np.hstack([ends.min(axis=1) - 1, ends.max(axis=1) + 1])
+    distance, degrees = np.array([*itertools.product((7, 8, 14, 21, 29, 38, 48), range(0, 360, 30))]).T
+    angle = np.radians(degrees)
+    away = np.column_stack([distance * np.cos(angle), distance * np.sin(angle)]).round(6)
+    before = np.column_stack([(1 - np.sign(away[:, 0])) / 2, np.full(len(away), 0.5)])  # the share left of there, below
+    behind = {"boxstyle": "square,pad=0.05", "facecolor": theme.paper, "edgecolor": "none", "alpha": 0.75}
+    led = []
+    for spot, (x, y, text, colour) in zip(spots, points, strict=True):
+        style: dict[str, Any] = {"textcoords": "offset points", "bbox": behind, "fontsize": 8, "color": colour}
+        note = axes.annotate(text, (x, y), (0, 0), va="center", zorder=5, **style)
+        size = Text.get_window_extent(note, Sheet.of(axes).pen).size + np.array([0, 1])
+        corner = spot + away - size * before
+        places = np.hstack([corner, corner + size])
+        outside = (corner < axes.bbox.min).any(axis=1) | (corner + size > axes.bbox.max).any(axis=1)
+        cost = 100 * outside + 10 * _overlaps(places, taken) + _overlaps(places, thin) + distance / 25
+        best = int(np.argmin(cost))
+        taken = np.vstack([taken, places[best]])
+        note.set(position=away[best], ha=("left", "center", "right")[int(2 * before[best, 0])])
+        if distance[best] > 8:
+            upright = np.array([0, np.sign(away[best, 1]) * size[1] / 2]) * (away[best, 0] == 0)
+            led.append((spot + 3 / distance[best] * away[best], spot + away[best] - upright, colour))
+    if led:
+        _leaders(axes, *zip(*led, strict=True))
+
+
+def _overlaps(places: Any, others: Any) -> Any:
+    """Count for each box (x0, y0, x1, y1) how many of the others it overlaps."""
+    low, high = np.maximum(places[:, None, :2], others[:, :2]), np.minimum(places[:, None, 2:], others[:, 2:])
+    return (low < high).all(axis=2).sum(axis=1)
+
+
+def _leaders(axes: Axes, starts: Any, ends: Any, colours: Any) -> None:
+    """Draw thin lines from points to their names, in points of the paper."""
+    lines = LineCollection([*zip(starts, ends, strict=True)], colors=colours, lw=0.6, transform=IdentityTransform())
+    axes.add_artist(lines).set_clip_on(False)
 
 
 def log_axis(axis: Any) -> None:
-    """Write the figures of a logarithmic axis plainly, three a decade where they fit; call it when limits are set."""
+    """Write the figures of a logarithmic axis plainly, three a decade where they fit; call it when limits are set.
+
+    One line marks what is between them: as ticks these would take longer to draw than the rest of a chart.
+    """
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
+    fine = np.outer(10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high)), range(2, 10)).ravel()
+    fine = fine[(low < fine) & (fine < high)]
+    axes, across, at = axis.axes, axis.axis_name == "x", (fine, 0 * fine)
+    style: dict[str, Any] = {"ls": "", "ms": 2, "mew": 0.6, "color": mpl.rcParams["xtick.color"], "clip_on": False}
+    style["marker"], transform = (
+        (TICKDOWN, axes.get_xaxis_transform) if across else (TICKLEFT, axes.get_yaxis_transform)
+    )
+    axes.add_artist(Line2D(*(at if across else at[::-1]), transform=transform(), **style))

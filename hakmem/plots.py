@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.ticker import FuncFormatter
 
 from hakmem import stats
@@ -27,6 +28,7 @@ from hakmem.figure import (
     log_axis,
     panel,
     spoken,
+    whiskers,
     write_ends,
     write_names,
 )
@@ -147,21 +149,17 @@ def _frontier_drawing(points: pd.DataFrame, looks: dict[str, Look], column: str)
         axes.set_xlim(0.85 * shown["memory_low"].min(), 1.3 * shown["memory_high"].max())
         axes.set_ylim(shown["speed_low"].min() - 0.06 * height, shown["speed_high"].max() + 0.1 * height)
         axes.step(edge["memory"], edge["speed"], where="post", color=theme.quiet, lw=1.2, ls="--", zorder=1)
+        beaten = shown["dominated_by"] != ""
+        colours = [theme.quiet if b else looks[str(key)].colour(theme) for key, b in beaten.items()]
+        faded = [to_rgba(colour, 0.6 if b else 1) for colour, b in zip(colours, beaten, strict=True)]
+        axes.hlines(shown["speed"], shown["memory_low"], shown["memory_high"], faded, lw=1.1)
+        axes.vlines(shown["memory"], shown["speed_low"], shown["speed_high"], faded, lw=1.1)
         names = []
-        for key, point in shown.to_dict("index").items():
-            look, beaten = looks[str(key)], bool(point["dominated_by"])
-            colour = theme.quiet if beaten else look.colour(theme)
-            cross = [[[point[a] - point[f"{a}_low"]], [point[f"{a}_high"] - point[a]]] for a in ("memory", "speed")]
-            style: dict[str, Any] = {
-                "color": colour,
-                "elinewidth": 1.1,
-                "alpha": 0.6 if beaten else 1.0,
-                "zorder": 2 if beaten else 3,
-            }
-            mark: dict[str, Any] = {"fmt": look.family.marker, "ms": 6.5, "mec": theme.paper, "mew": 0.7}
-            if point["n"] < 2:
-                mark |= {"fillstyle": "none", "mec": colour}
-            axes.errorbar(point["memory"], point["speed"], xerr=cross[0], yerr=cross[1], **style, **mark)
+        for (key, point), colour, fade in zip(shown.to_dict("index").items(), colours, faded, strict=True):
+            look, alone = looks[str(key)], point["n"] < 2
+            mark: dict[str, Any] = {"marker": look.family.marker, "ms": 6.5, "mew": 0.7, "color": fade}
+            mark |= {"fillstyle": "none"} if alone else {"mec": theme.paper}
+            axes.plot(point["memory"], point["speed"], zorder=3 - 0.5 * (fade[3] < 1), **mark)
             names.append((point["memory"], point["speed"], look.name, colour))
         axes.set_xlabel(f"{what} (MiB, log scale)")
         axes.set_ylabel("Throughput (million ops/s)")
@@ -277,20 +275,18 @@ def _forest_drawing(
     room = max(25.0, max(estimates) - min(estimates))  # cuts bars of very few blocks; the table has them whole
     least, most = min(estimates) - room, max(estimates) + room
 
+    def reach(key: str) -> tuple[float, float]:
+        i = found[key]
+        return (max(i.low, least), min(i.high, most)) if i.n > 1 else (math.nan, math.nan)
+
     def draw(axes: Axes, theme: Theme) -> str:
         axes.axvspan(-band, band, color=theme.band, zorder=0)
         axes.axvline(0, color=theme.quiet, lw=1)
+        low, high = ([*ends] for ends in zip(*map(reach, order), strict=True))
+        whiskers(axes, range(len(order)), low, high, [looks[key].colour(theme) for key in order], 1.3)
         for y, key in enumerate(order):
-            i, look = found[key], looks[key]
-            reach = [[i.estimate - max(i.low, least)], [min(i.high, most) - i.estimate]] if i.n > 1 else None
-            mark: dict[str, Any] = {
-                "fmt": look.family.marker,
-                "ms": 6.5,
-                "mec": theme.paper,
-                "mew": 0.7,
-                "color": look.colour(theme),
-            }
-            axes.errorbar(i.estimate, y, xerr=reach, elinewidth=1.3, capsize=2.5, **mark)
+            mark: dict[str, Any] = {"marker": looks[key].family.marker, "ms": 6.5, "mec": theme.paper, "mew": 0.7}
+            axes.plot(found[key].estimate, y, color=looks[key].colour(theme), **mark)
         axes.set_yticks(range(len(order)), [looks[key].name for key in order])
         axes.set_ylim(-0.7, len(order) - 0.3)
         axes.grid(visible=False, axis="y")
@@ -424,30 +420,20 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
     names = summary.drop_duplicates("at").sort_values("at")
 
     def draw(axes: Axes, theme: Theme) -> str:
-        ends, words = [], []
+        bars, ends, words = [], [], []
         shift = np.linspace(-0.12, 0.12, len(looks))
         for offset, (key, look) in zip(shift, looks.items(), strict=True):
             line = summary[summary["key"] == key].sort_values("at")
             if line.empty:
                 continue
-            bars = [line["median"] - line["min"], line["max"] - line["median"]]
-            axes.errorbar(
-                line["at"] + offset,
-                line["median"],
-                yerr=bars,
-                marker=look.family.marker,
-                ms=5,
-                lw=1.3,
-                elinewidth=1,
-                color=look.colour(theme),
-                mec=theme.paper,
-                mew=0.5,
-                ls=":" if look.role == "peer" else "-",
-            )
-            ends.append(
-                (float(line["at"].iloc[-1]) + offset, float(line["median"].iloc[-1]), look.name, look.colour(theme))
-            )
+            x, colour = line["at"] + offset, look.colour(theme)
+            bars.append(line.assign(x=x, colour=colour))
+            style: dict[str, Any] = {"marker": look.family.marker, "ms": 5, "mec": theme.paper, "mew": 0.5}
+            axes.plot(x, line["median"], lw=1.3, color=colour, ls=":" if look.role == "peer" else "-", **style)
+            ends.append((float(x.iloc[-1]), float(line["median"].iloc[-1]), look.name, colour))
             words.append(f"{look.name} {line['median'].iloc[-1]:.3g} MB")
+        every = pd.concat(bars)
+        axes.vlines(every["x"], every["min"], every["max"], every["colour"].tolist(), lw=1)
         crowded = names["phase"].str.len().sum() > 30
         tilt: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
         axes.set_xticks(names["at"], names["phase"], **tilt)
@@ -510,16 +496,13 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
         axes.set_xlim(left, 4 * max(budget, float(summary["max"].max())))
         axes.set_ylim(-0.7, len(summary) - 0.3)
         axes.axvline(budget, color=theme.ink, lw=1.2, ls="--")
-        for y, (key, line) in enumerate(summary.iterrows()):
-            look, value = looks[str(key)], float(line["median"])
-            if value > 0:
-                axes.barh(y, value - left, left=left, height=0.55, color=look.colour(theme), alpha=0.85)
-            else:
-                axes.text(left * 1.15, y, "0", va="center", color=theme.ink)
-            if most := float(line["max"]):
-                at = max(value, left)
-                bars = [[at - max(float(line["min"]), left)], [most - at]]
-                axes.errorbar(at, y, xerr=bars, color=theme.ink, elinewidth=1.1, capsize=2)
+        y, ends = np.arange(len(summary)), np.maximum(told, left)
+        colours = [looks[str(key)].colour(theme) for key in summary.index]
+        axes.barh(y, ends[:, 1] - left, left=left, height=0.55, color=colours, alpha=0.85)
+        for none in y[told[:, 1] == 0]:
+            axes.text(left * 1.15, none, "0", va="center", color=theme.ink)
+        some = told[:, 2] > 0
+        whiskers(axes, y[some], ends[some, 0], ends[some, 2], theme.ink)
         axes.set_yticks(range(len(summary)), [looks[str(k)].name for k in summary.index])
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("System calls an operation (log scale)")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 Array = npt.NDArray[np.float64]
 
@@ -211,11 +211,21 @@ def bca_interval(x: npt.ArrayLike, level: float = 0.95, resamples: int = RESAMPL
     x = np.asarray(x, dtype=float)
     if np.ptp(x) == 0:
         return Interval(float(x[0]), float(x[0]), float(x[0]), level, "BCa", x.size)
-    rng = np.random.default_rng(seed)
-    found = stats.bootstrap(
-        (x,), np.mean, confidence_level=expanded(level, x.size), n_resamples=resamples, method="BCa", rng=rng
-    ).confidence_interval
-    return Interval(float(x.mean()), float(found.low), float(found.high), level, "BCa", x.size)
+    means = np.sort(np.einsum("ij,j->i", _resamples(x.size, resamples, seed), x))
+    below = (np.searchsorted(means, x.mean()) + np.searchsorted(means, x.mean(), side="right")) / 2
+    bias, apart = special.ndtri(below / resamples), x - x.mean()  # the jackknife's means differ by as much, scaled
+    bend = (apart**3).sum() / (apart**2).sum() ** 1.5 / 6
+    tail = (1 - expanded(level, x.size)) / 2
+    z = bias + special.ndtri([tail, 1 - tail])
+    low, high = np.quantile(means, special.ndtr(bias + z / (1 - bend * z)))
+    return Interval(float(x.mean()), float(low), float(high), level, "BCa", x.size)
+
+
+@functools.lru_cache(maxsize=4)  # the arms of a study have as many blocks each
+def _resamples(n: int, resamples: int, seed: int) -> Array:
+    """Weights of n values in each resample with replacement, shape (resamples, n)."""
+    drawn = np.random.default_rng(seed).integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n * resamples).reshape(resamples, n) / n
 
 
 def expanded(level: float, n: int) -> float:
@@ -245,7 +255,8 @@ def permutation_p(x: npt.ArrayLike, draws: int = 20_000, seed: int = 1) -> float
     x = np.asarray(x, dtype=float)
     exact = x.size <= EXACT_FLIPS
     rounding = 1e-12 * float(np.abs(x).sum())  # of sums that are alike but for the order of their terms
-    beyond = np.abs(_flips(x.size, 0 if exact else draws, seed) @ x) >= abs(x.sum()) - rounding
+    sums = np.einsum("ij,j->i", _flips(x.size, 0 if exact else draws, seed), x)  # `@` would wake a thread a core
+    beyond = np.abs(sums) >= abs(x.sum()) - rounding
     return float(beyond.mean()) if exact else float((1 + beyond.sum()) / (1 + draws))
 
 
@@ -469,17 +480,18 @@ def frontier(rows: pd.DataFrame, memory: str, speed: str = "mops", level: float 
             | {"speed": s.estimate, "speed_low": s.low, "speed_high": s.high, "n": s.n}
         )
     points = pd.DataFrame(records, columns=POINT_COLUMNS).set_index("arm")
-    found = [_standing(points, arm) for arm in points.index]
-    return points.assign(frontier=[f for f, _ in found], dominated_by=[d for _, d in found])
+    better, surely = _dominance(points)
+    fastest = np.where(surely, points["speed"], -np.inf).argmax(axis=1) if len(points) else []
+    beaten = np.where(surely.any(axis=1), points.index.astype(object)[fastest], "")
+    return points.assign(frontier=~np.any(better, axis=1), dominated_by=beaten)
 
 
-def _standing(points: pd.DataFrame, arm: str) -> tuple[bool, str]:
-    """(on the frontier of the point estimates, name of an arm that surely beats this one or "")."""
-    one, others = points.loc[arm], points.drop(index=arm)
-    as_good = others[(others["memory"] <= one["memory"]) & (others["speed"] >= one["speed"])]
-    better = as_good[(as_good["memory"] < one["memory"]) | (as_good["speed"] > one["speed"])]
-    sure = better[(better["memory_high"] < one["memory_low"]) | (better["speed_low"] > one["speed_high"])]
-    return better.empty, "" if sure.empty else str(sure["speed"].idxmax())
+def _dominance(points: pd.DataFrame) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Tell which points (columns) are at least as good in both as which (lines) and better in one: at all, surely."""
+    m, m_low, m_high, s, s_low, s_high = (points[c].to_numpy(float) for c in POINT_COLUMNS[1:7])
+    as_good = (m <= m[:, None]) & (s >= s[:, None])
+    better = as_good & ((m < m[:, None]) | (s > s[:, None]))
+    return better, better & ((m_high < m_low[:, None]) | (s_low > s_high[:, None]))
 
 
 def hypervolume(memory: npt.ArrayLike, speed: npt.ArrayLike, most_memory: float) -> float:

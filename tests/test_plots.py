@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from ledgers import ARMS, LEAN, WORKLOADS, rows, study, trial
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
+from matplotlib.axes import Axes
+from matplotlib.text import Annotation, Text
 
 from hakmem import figure, plots, verdict
-from hakmem.figure import FAMILIES, THEMES, Figure
+from hakmem.figure import FAMILIES, THEMES, Figure, Theme
 from hakmem.store import Trial
 
 CHARTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
@@ -129,17 +129,63 @@ def test_the_forest_names_a_single_arm() -> None:
 
 
 def test_names_beside_lines_stand_apart_and_in_order() -> None:
-    canvas = Canvas(figsize=(4, 3), layout="constrained")
-    FigureCanvasAgg(canvas)
-    axes = canvas.subplots()
-    axes.set(xlim=(0, 1), ylim=(0, 100))
-    ends = [(1.0, y, f"line {y}", "#000000") for y in (50.0, 50.5, 51.0, 99.9, 100.0, 0.0)]
-    figure.write_ends(axes, ends)
-    at = {note.get_text(): note.get_position()[1] for note in axes.texts}
+    drawn: list[Axes] = []
+
+    def draw(axes: Axes, _: Theme) -> str:
+        axes.set(xlim=(0, 1), ylim=(0, 100))
+        figure.write_ends(axes, [(1.0, y, f"line {y}", "#000000") for y in (50.0, 50.5, 51.0, 99.9, 100.0, 0.0)])
+        drawn.append(axes)
+        return "Lines."
+
+    figure.panel(draw, 3, "Names")
+    at = {note.get_text(): note.xy[1] for note in drawn[0].texts if isinstance(note, Annotation)}
     heights = [at[f"line {y}"] for y in (0.0, 50.0, 50.5, 51.0, 99.9, 100.0)]
-    apart = np.diff(heights) * axes.get_window_extent().height * 72 / canvas.dpi
+    apart = np.diff(heights) * drawn[0].bbox.height
     assert (apart > 9).all() and min(heights) >= 0 and max(heights) <= 1
     assert heights[2] == pytest.approx(0.505, abs=0.02)  # the middle one of three stays where its line ends
+
+
+def test_names_beside_points_cover_neither_each_other_nor_points() -> None:
+    drawn: list[Axes] = []
+    points = [(x, y, f"an arm {x} {y}", "#000000") for x in (1, 2, 99) for y in (1, 3, 50, 52, 99)]
+
+    def draw(axes: Axes, theme: Theme) -> str:
+        axes.set(xlim=(0, 100), ylim=(0, 100))
+        figure.write_names(axes, points, theme)
+        drawn.append(axes)
+        return "Points."
+
+    figure.panel(draw, 3.9, "Names")
+    [axes] = drawn
+    boxes = [Text.get_window_extent(note, figure.Sheet.of(axes).pen) for note in axes.texts]
+    assert len(boxes) == len(points) and not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(axes.bbox.contains(*corner) for box in boxes for corner in box.corners())
+    spots = axes.transData.transform([point[:2] for point in points])
+    assert not any(box.contains(*spot) for box in boxes for spot in spots)
+
+
+@pytest.mark.parametrize(
+    "title", ["Short", "A title that takes more than one line, since it says a lot about a little"]
+)
+@pytest.mark.parametrize("height", [1.5, 3.9])
+@pytest.mark.parametrize("unit", [1e-4, 1, 31, 1e6])
+def test_labels_have_just_the_room_they_need(unit: float, height: float, title: str) -> None:
+    """Whatever ticks an axis gets once it has its size, no label leaves the sheet, and hardly any room is left over."""
+    drawn: list[Axes] = []
+
+    def draw(axes: Axes, _: Theme) -> str:
+        axes.plot([0, 7.3 * unit, 100 * unit], [0.11 * unit, 0.9 * unit, 0.62 * unit])
+        axes.set(xlabel="along", ylabel="in\ntwo lines")
+        drawn.append(axes)
+        return "A line."
+
+    figure.panel(draw, height, title)
+    [axes] = drawn
+    sheet = figure.Sheet.of(axes)
+    taken = axes.get_tightbbox(sheet.pen, for_layout_only=True)
+    assert taken is not None
+    assert [taken.x0, taken.y0] == pytest.approx([figure.PAD] * 2, abs=1.5)
+    assert [taken.x1, taken.y1] == pytest.approx([sheet.figure.bbox.width - figure.PAD, sheet.top], abs=1.5)
 
 
 def test_workloads_have_short_names() -> None:

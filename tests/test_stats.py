@@ -99,6 +99,17 @@ def test_permutation_errs_as_often_as_it_says_and_finds_what_is_there() -> None:
     assert np.mean([stats.permutation_p(x + 1.2) <= 0.05 for x in data[:200]]) > 0.9
 
 
+@pytest.mark.parametrize("n", [25, 26, 60])
+@pytest.mark.parametrize("heavy", [False, True])
+def test_bca_is_that_of_scipy(n: int, heavy: bool) -> None:
+    rng = np.random.default_rng(n)
+    x = rng.exponential(size=n) ** 2 if heavy else rng.normal(size=n)
+    level = stats.expanded(0.9, n)
+    known = sp.bootstrap((x,), np.mean, confidence_level=level, n_resamples=4999, rng=np.random.default_rng(1))
+    found = stats.bca_interval(x, 0.9)
+    assert [found.low, found.high] == pytest.approx([*known.confidence_interval], rel=1e-9)
+
+
 def test_bca_takes_over_from_25_blocks() -> None:
     x = np.random.default_rng(14).standard_normal(25)
     assert [stats.interval(x[:n]).method for n in (2, 24, 25)] == ["t", "t", "BCa"]

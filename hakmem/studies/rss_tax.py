@@ -263,7 +263,7 @@ def _bar_drawing(mine: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, 
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("resident (MiB)")
-        axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.4, -0.22), frameon=False)
+        axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.4, 0), borderaxespad=5, frameon=False)
         totals = at["median"].to_dict()
         words = [
             f"{looks[str(key)].name} {totals[key]:.3g} MB ("
