@@ -24,7 +24,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup build native report reports test soak bench traces lab lint format lock generated clean
+.PHONY: help setup build native report reports test ctest soak bench traces lab lint format lock generated clean
 
 help: ## list the targets
 	@echo "usage: make TARGET [PROFILE=smoke|quick|full] [PYTHON=python3.12] [CC=clang]"
@@ -86,8 +86,10 @@ format: $(STAMP) ## put C and Python sources into the one style
 	@$(BIN)/ruff format --quiet
 	@$(BIN)/clang-format -i $(C_FILES)
 
-test: lint native ## lint, then the C tests, then the Python tests
+ctest: native ## the C tests alone, also under sanitizers
 	@$(MAKE) --no-print-directory -C native OUT=$(OUT) test
+
+test: lint ctest ## lint, then the C tests, then the Python tests (-j2 runs the first two side by side)
 	@$(BIN)/python -m pytest
 
 # After a change of a bound in pyproject.toml that the pins still satisfy, nothing is to be done; else `make lock`, then

@@ -130,8 +130,8 @@ def _judge(made: Plan) -> Judge:
 class Session:
     """One process at work on a plan.
 
-    `left` counts the trials still to measure by workload, `spoiled` holds the numbers of its spoiled blocks, `hands` is
-    how many hosts are at work.
+    `left` counts the trials still to measure by workload, `spoiled` holds the numbers of its spoiled blocks, `repeated`
+    counts the trials that were added for these, `hands` is how many hosts are at work.
     """
 
     hands = 1
@@ -146,7 +146,7 @@ class Session:
         before = planning.past(made)
         self.find_lacks = planning.Lacks(made, before.values())
         self.durations = planning.Durations(before.values())
-        self.reused, self.measured = len(before), 0
+        self.reused, self.measured, self.repeated = len(before), 0, 0
         self.spoiled: dict[str, set[int]] = {work.text: set() for work in made.workloads}
         self.left = {
             work.text: sum(self.lacks(work, block) for block in range(made.spec.blocks)) for work in made.workloads
@@ -170,7 +170,9 @@ class Session:
             self.spoiled[known.workload].add(known.block)
             if known.block < self.most:
                 work = next(one for one in self.plan.workloads if one.text == known.workload)
-                self.left[work.text] += self.lacks(work, self.most + self.repeats(work) - 1)
+                further = self.lacks(work, self.most + self.repeats(work) - 1)
+                self.left[work.text] += further
+                self.repeated += further
 
     def blocks(self) -> Iterator[tuple[Workload, int]]:
         """Yield the planned blocks, all workloads in turn so that a budget cuts them alike, then the repetitions."""
@@ -250,7 +252,8 @@ class Session:
         """Show where we are; the ETA is what the measured durations say, and no more than the budget."""
         eta_s = sum(self.left[work.text] * self.durations.of(work) for work in self.plan.workloads) / self.hands
         budget_s = max(0.0, 60 * self.plan.spec.budget_minutes - self.durations.spent_s)
-        self.progress.step(self.measured, self.measured + sum(self.left.values()), min(eta_s, budget_s), what)
+        total = self.measured + sum(self.left.values())
+        self.progress.step(self.measured, total, min(eta_s, budget_s), what, self.repeated)
 
 
 def measure(

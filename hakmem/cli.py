@@ -5,7 +5,7 @@ Each command lives in a module that is imported when it is called: the help and 
 
 import importlib
 import sys
-from typing import Any
+from typing import Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -13,6 +13,8 @@ from typer.core import TyperCommand, TyperGroup
 from hakmem import console
 from hakmem.errors import HakmemError
 
+# What every wrong command line raises; Typer exports only a child of it.
+UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 COMMANDS = {
     "doctor": ("cli_look", "Say what makes figures unstable here, what is not installed, and whether allocators work."),
     "gates": ("cli_look", "List the ENV gates, or what every gate is under some settings."),
@@ -67,7 +69,12 @@ def _group() -> None:
 def main() -> None:
     """Run the command; every expected error is one line on standard error and its exit status."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
+    except UsageError as error:
+        if message := error.format_message().rstrip("."):  # there is none where the help was shown
+            known = error.ctx.command_path if error.ctx else "hakmem"
+            console.complain(f"hakmem: {message[0].lower()}{message[1:]}: see {known} --help", style="red")
+        sys.exit(error.exit_code)
     except HakmemError as error:
         console.complain(f"hakmem: {error}", style="red")
         sys.exit(error.exit_code)

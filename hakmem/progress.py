@@ -1,8 +1,8 @@
 """Progress of a long measurement: a bar with an ETA where somebody watches, plain lines where nobody does.
 
 A notebook that is executed without a screen hands its progress on instead: to the file that ``HAKMEM_PROGRESS`` names
-it appends one JSON line a step, ``{"done": 3, "total": 96, "eta_s": 71.5, "what": "ramp: hakmem LEAN OFF"}``, and one
-for what it waits for, ``{"waiting": "..."}``.
+it appends one JSON line a step, ``{"done": 3, "total": 96, "eta_s": 71.5, "what": "ramp: hakmem LEAN OFF", "repeats":
+12}``, and one for what it waits for, ``{"waiting": "..."}``.
 """
 
 import json
@@ -18,9 +18,9 @@ LINE_EVERY_S = 10.0
 
 
 class Progress(Protocol):
-    """Told after every step; `eta_s` is what is left, in seconds."""
+    """Told after every step: `eta_s` seconds are left, `repeats` trials of the total repeat spoiled blocks."""
 
-    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+    def step(self, done: int, total: int, eta_s: float, what: str, repeats: int = 0) -> None:
         """Take note of one more step."""
 
     def wait(self, reason: str) -> None:
@@ -33,7 +33,7 @@ class Progress(Protocol):
 class Silent:
     """Nobody asked."""
 
-    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+    def step(self, done: int, total: int, eta_s: float, what: str, repeats: int = 0) -> None:
         """Say nothing."""
 
     def wait(self, reason: str) -> None:
@@ -47,13 +47,14 @@ class Bar:
     """tqdm, in a terminal or in a notebook."""
 
     def __init__(self) -> None:
-        layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
-        self._bar = tqdm(total=1, unit="trial", bar_format=layout, dynamic_ncols=True, leave=True)
+        layout = "{l_bar}{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}{postfix}]"
+        self._bar = tqdm(total=1, unit="trials", bar_format=layout, dynamic_ncols=True, leave=True)
 
-    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+    def step(self, done: int, total: int, eta_s: float, what: str, repeats: int = 0) -> None:
         """Move the bar; the total may grow."""
         self._bar.total = total
         self._bar.n = done
+        self._bar.unit = f"trials{again(repeats)}"
         self._bar.set_postfix_str(f"about {clock(eta_s)} left, {what}")
 
     def wait(self, reason: str) -> None:
@@ -72,13 +73,13 @@ class Lines:
         self._begin = time.monotonic()
         self._next = self._begin
 
-    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+    def step(self, done: int, total: int, eta_s: float, what: str, repeats: int = 0) -> None:
         """Write a line when it is due, and for the last step."""
         now = time.monotonic()
         if now >= self._next or done == total:
             elapsed = clock(now - self._begin)
             print(
-                f"{done}/{total} trials, {elapsed} so far, about {clock(eta_s)} left, {what}",
+                f"{done}/{total} trials{again(repeats)}, {elapsed} so far, about {clock(eta_s)} left, {what}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -98,9 +99,9 @@ class HandedOn:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def step(self, done: int, total: int, eta_s: float, what: str) -> None:
+    def step(self, done: int, total: int, eta_s: float, what: str, repeats: int = 0) -> None:
         """Append one line."""
-        self._append({"done": done, "total": total, "eta_s": round(eta_s, 1), "what": what})
+        self._append({"done": done, "total": total, "eta_s": round(eta_s, 1), "what": what, "repeats": repeats})
 
     def wait(self, reason: str) -> None:
         """Append one line."""
@@ -134,6 +135,11 @@ def show(*, quiet: bool = False, here: bool = False) -> Progress:
 def in_notebook() -> bool:
     """Tell whether this process is the kernel of a notebook."""
     return type(sys.stdout).__module__.startswith("ipykernel")
+
+
+def again(repeats: int) -> str:
+    """Say why a total is larger than was planned."""
+    return f" ({repeats} of them repeat spoiled blocks)" if repeats else ""
 
 
 def clock(seconds: float) -> str:

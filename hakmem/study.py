@@ -331,4 +331,6 @@ def _sentence(detail: Any, model: type[Checked]) -> str:
     if detail["type"] == "extra_forbidden":
         known = list(model.model_fields)
         return f"unknown parameter {name!r}{did_you_mean(name, known)}; the parameters are {', '.join(known)}"
+    if detail["type"] == "string_pattern_mismatch":  # the only pattern is STUDY
+        return f"parameter {name}={detail['input']!r}: it names a file: letters, digits, '_', '.', '-', at most 64"
     return f"parameter {name}={detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"

@@ -17,7 +17,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from test_planning import ARMS, plan
 
-from hakmem import campaign, epochs, sample, soak, store, verdict
+from hakmem import campaign, epochs, progress, sample, soak, store, verdict
 from hakmem.errors import LedgerError
 from hakmem.planning import Plan
 from hakmem.run import measuring_cpu
@@ -165,7 +165,9 @@ def test_a_failing_arm_is_rows_not_an_error(tmp_path: Path) -> None:
     assert set(rows.loc[rows["arm"] == "system", "status"]) == {"ok"}
 
 
-def test_spoiled_blocks_are_repeated_once_and_both_are_kept(tmp_path: Path) -> None:
+def test_spoiled_blocks_are_repeated_once_and_both_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = tmp_path / "progress.jsonl"
+    monkeypatch.setenv(progress.FILE, str(told))
     cpu = measuring_cpu()
     if cpu is None:
         pytest.skip("needs two cores: trials are pinned to one of several")
@@ -175,7 +177,7 @@ def test_spoiled_blocks_are_repeated_once_and_both_are_kept(tmp_path: Path) -> N
         for rival in rivals:
             assert rival.stdout is not None and rival.stdout.readline()
         made = plan(tmp_path, workloads=["mixed:cycles=60000000"], allocators=["system"], lean=[0], blocks=1)
-        done = campaign.run(made, quiet=True)
+        done = campaign.run(made)
     finally:
         for rival in rivals:
             rival.kill()
@@ -185,6 +187,8 @@ def test_spoiled_blocks_are_repeated_once_and_both_are_kept(tmp_path: Path) -> N
     assert any("switches" in reason for reasons in first["spoiled"] for reason in reasons)
     assert sorted(rows["block"].unique()) == [0, 1]
     assert done.spoiled_blocks >= 1
+    last = json.loads(told.read_text().splitlines()[-1])
+    assert (last["total"], last["repeats"]) == (len(rows), (rows["block"] == 1).sum())
     assert campaign.run(made, quiet=True).measured == 0  # once, not again and again
 
 

@@ -207,7 +207,13 @@ def test_doctor_tells_machine_findings_and_allocators() -> None:
             1,
             "hakmem: Not a directory: /dev/null/x",
         ),
-        (("rum",), 2, "No such command 'rum'. Did you mean 'run'"),
+        (("rum",), 2, "hakmem: no such command 'rum'. Did you mean 'run'?: see "),
+        (("run",), 2, "hakmem: missing option '--arm': see "),
+        (("run", "--arn", "system"), 2, "hakmem: no such option: --arn (Possible options: --arm): see "),
+        (("own-cost", "--pairs", "1"), 2, "hakmem: invalid value for '--pairs': "),
+        (("trace", "nope"), 2, "trace --help"),
+        (("sweep", "--study", "a/b"), 2, "study='a/b': it names a file: letters, digits, '_', '.', '-', at most 64"),
+        (("sweep", "--layouts", "-1"), 2, "hakmem: parameter layouts=-1: Input should be greater than or equal to 0"),
         (("build", "--cc", "no-such-cc"), 3, "no-such-cc"),
         (("build", "--cflags=-DNOPE=1 --no-such-flag"), 4, "no-such-flag"),
     ],
@@ -221,7 +227,18 @@ def test_errors_are_words_and_a_status(
     printed = capsys.readouterr().err
     assert end.value.code == status, printed
     assert said in printed
-    assert printed.splitlines()[-1].strip()
+    assert [line.startswith("hakmem: ") for line in printed.splitlines()].count(True) == 1
+
+
+@pytest.mark.parametrize("group", [(), ("trace",), ("ledger",)])
+def test_a_group_that_is_called_alone_shows_its_help(
+    group: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hakmem", *group])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    assert end.value.code == 2 and "hakmem: " not in said.err and "Commands" in said.out + said.err
 
 
 def test_an_error_of_the_command_is_one_line_without_a_traceback() -> None:

@@ -21,7 +21,6 @@ from hakmem.system import container
 
 NOTEBOOKS = sorted(paths.notebooks().glob("*.ipynb"))
 TINY = {"workloads": ["mixed:ws=400,cycles=300000", "ramp:n=20000,churn_ops=500"], "blocks": 2, "profile": "smoke"}
-PAPERMILL = [sys.executable, "-m", "papermill", "--no-progress-bar", str(paths.notebooks() / "20_lean_sweep.ipynb")]
 
 
 @pytest.fixture
@@ -31,6 +30,13 @@ def study() -> Iterator[str]:
     yield name
     (paths.runs() / f"{name}.jsonl").unlink(missing_ok=True)
     shutil.rmtree(paths.runs() / f"{name}.series", ignore_errors=True)
+
+
+def papermill_alone(output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Execute 20_lean_sweep as somebody who knows nothing but papermill."""
+    source = str(paths.notebooks() / "20_lean_sweep.ipynb")
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", source, str(output), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -81,9 +87,13 @@ def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path)
     )
     assert "This step failed" not in text and "<h2" in text
 
-    report.render("20_lean_sweep", given, tmp_path / "again.html")
+    # Again, by papermill alone, whose YAML makes OFF false: nothing is measured twice, no arm is another one.
+    lists = "decommit: [DONTNEED, OFF], target_mb: 8, allocators: [hakmem, system], blocks: 2"
+    yaml = f"{{study: {study}, {lists}, workloads: {TINY['workloads']}}}"
+    done = papermill_alone(tmp_path / "again.ipynb", "-p", "profile", "smoke", "-y", yaml)
+    assert done.returncode == 0, done.stderr[-2000:]
     again = store.load(ledger)
-    assert len(again[again["build"] == rows["build"].iloc[0]]) == len(rows)  # nothing was measured twice
+    assert len(again[again["build"] == rows["build"].iloc[0]]) == len(rows) and set(again["arm"]) == arms
 
 
 def test_a_gate_is_judged_beside_the_published_figure(study: str, tmp_path: Path) -> None:
@@ -277,30 +287,8 @@ def test_shapes_are_drawn_and_the_winner_explained(study: str, tmp_path: Path) -
     assert text.count("<figure") == 3 and "lua" in text and "This step failed" not in text
 
 
-def test_papermill_alone_takes_yaml_s_false_for_off(study: str, tmp_path: Path) -> None:
-    arms = "decommit: [OFF, DONTNEED], target_mb: 8, allocators: [hakmem]"
-    yaml = f"{{study: {study}, {arms}, workloads: 'mixed:ws=400,cycles=200000'}}"
-    done = subprocess.run(
-        [*PAPERMILL, str(tmp_path / "out.ipynb"), "-p", "profile", "smoke", "-y", yaml],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert set(store.load(paths.runs() / f"{study}.jsonl")["arm"]) == {
-        "hakmem",
-        "hakmem LEAN OFF",
-        "hakmem LEAN DONTNEED 8 MB",
-    }
-
-
 def test_papermill_alone_refuses_a_parameter_that_is_mistyped(study: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*PAPERMILL, str(tmp_path / "out.ipynb"), "-p", "study", study, "-p", "decomit", "OFF"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = papermill_alone(tmp_path / "out.ipynb", "-p", "study", study, "-p", "decomit", "OFF")
     assert done.returncode != 0
     assert "this notebook has no parameter 'decomit' (did you mean decommit?)" in done.stderr
     assert not (paths.runs() / f"{study}.jsonl").exists()

@@ -148,7 +148,7 @@ def sweep(
     }
     rest = {"blocks": blocks, "budget_minutes": budget_minutes, "profile": profile, "seed": seed, "study": study}
     rest |= {"until_decided": until_decided, "layouts": layouts}
-    if layouts and not blocks:
+    if layouts and layouts > 0 and not blocks:
         rest["blocks"] = 2 * layouts
     if command and workloads:
         raise BadParameter(f"give workloads or a program, not both: {workloads[0]} and {command[0]}")
@@ -188,8 +188,10 @@ def bench(
     peer: Annotated[str, typer.Option(help="Ratios are to this one, named beforehand.")] = "mimalloc",
     blocks: Annotated[int | None, typer.Option(help="Interleaved blocks; 3 for smoke, 10 for quick, else 15.")] = None,
     profile: console.Profile = "quick",
-    linked: Annotated[bool, typer.Option(help="Directly linked programs only.")] = False,
-    inline: Annotated[bool, typer.Option(help="Programs that have malloc and free in their own code, linked.")] = False,
+    linked: Annotated[bool, typer.Option("--linked", help="Directly linked programs only.")] = False,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Programs that have malloc and free in their own code, linked.")
+    ] = False,
     as_json: console.Json = False,
 ) -> None:
     """Measure hakmem's flavours beside every installed peer, interleaved: throughput, ratio with interval, memory.

@@ -26,7 +26,10 @@ traces = typer.Typer(no_args_is_help=True, help="Make, look at, draw and convert
 app.add_typer(traces, name="trace")
 
 File = Annotated[Path, typer.Argument(help="A trace, plain or compressed (.zst).")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="Ends in .zst: compressed.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="NAME.trace.zst here by default; ends in .zst: compressed.")
+]
+Page = Annotated[Path | None, typer.Option("--output", "-o", help="The HTML file; in reports/ by default.")]
 
 
 @app.command("record", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -158,7 +161,7 @@ def info(file: File, as_json: console.Json = False) -> None:
 
 
 @traces.command("plot")
-def plot(file: File, output: Output = None, as_json: console.Json = False) -> None:
+def plot(file: File, output: Page = None, as_json: console.Json = False) -> None:
     """Draw a trace into one HTML page: live bytes, sizes, lifetimes, frees across threads."""
     drawn = portrait.charts(trace.read(file))
     target = output or paths.reports() / f"{file.name.partition('.')[0]}_trace.html"
