@@ -405,8 +405,8 @@ def newest(table: pd.DataFrame) -> pd.DataFrame:
         return table
     found: pd.DataFrame = pd.concat(kept)
     sessions = found.groupby(["host", "workload", _baselines(found)], sort=False, dropna=False)
-    last: pd.Series = sessions["cohort"].transform("last")
-    return found[(found["cohort"] == last).to_numpy(dtype=bool)]
+    planned_last: pd.Series = sessions["cohort"].transform("last")
+    return found[(found["cohort"] == planned_last).to_numpy(dtype=bool)]
 
 
 def by_cohort(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
