@@ -294,6 +294,7 @@ def measure(
         made.build,
         study=made.spec.study,
         trial_key=key,
+        cohort=made.cohort(),
         provenance=provenance,
         host=made.host,
         block=block,

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from hakmem import paths, store, workload
 from hakmem.builds import allocators, arms
@@ -74,20 +74,16 @@ class Plan(BaseModel):
         """Blocks after which the verdicts are looked at; the last is the end."""
         return looks(self.spec.blocks, self.spec.until_decided)
 
-    def key(self, arm: Arm, work: Workload, block: int, position: int) -> str:
-        """Return what resume looks up: everything that makes a trial what it is."""
-        used = arm.laid_out(self.layout(block)).allocator
+    def cohort(self) -> str:
+        """Return what trials must share to be compared: the build, every arm, the seed of their order, their size."""
+        built = [(arm.allocator.label, arm.allocator.version, arm.allocator.sha256) for arm in self.arms]
         return store.digest(
             {
                 "build": self.build.build_id,
-                "allocator": [used.label, used.version, used.sha256],
-                "role": arm.role,
-                "gates": dict(arm.gates),
-                "workload": [work.driver, *work.args, *([f"memory_mb={work.memory_mb}"] if work.memory_mb else [])],
-                "host": self.host,
-                "block": block,
-                "position": position,
+                "arms": [[*one, arm.role, dict(arm.gates)] for one, arm in zip(built, self.arms, strict=True)],
+                "layouts": self.spec.layouts,
                 "seed": self.spec.seed,
+                "profile": self.spec.profile,
             }
         )
 
@@ -110,8 +106,13 @@ class Plan(BaseModel):
         return rotated[::-1] if block % 2 else rotated
 
     def keys(self, work: Workload, block: int) -> list[str]:
-        """Return the keys of a block's trials, in order."""
-        return [self.key(arm, work, block, at) for at, arm in enumerate(self.order(work, block))]
+        """Return what resume looks up, a key a trial, in order: all that makes it what it is, its whole block included.
+
+        A study with other arms is measured anew: no block has trials of two sessions that planned different ones.
+        """
+        size: list[JsonValue] = [work.driver, *work.args, *([f"memory_mb={work.memory_mb}"] if work.memory_mb else [])]
+        what: list[JsonValue] = [self.cohort(), self.host, size, block, self.layout(block)]
+        return [store.digest([*what, position]) for position in range(len(self.arms))]
 
     def on(self, host: str) -> "Plan":
         """Return the plan as another host would run it."""

@@ -28,7 +28,7 @@ from hakmem.errors import LedgerError
 from hakmem.run import Outcome
 from hakmem.workload import Workload
 
-SCHEMA = 2
+SCHEMA = 3
 Linkage = Literal["preload", "linked", "none"]
 Status = Literal["ok", "failed", "timeout", "killed", "garbage", "lost"]
 
@@ -38,7 +38,12 @@ def _from_1(record: dict[str, Any]) -> dict[str, Any]:
     return record | ({"cluster": False} if record.get("type") == "plan" else {})
 
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}  # schema n to n + 1
+def _from_2(record: dict[str, Any]) -> dict[str, Any]:
+    """Bring up to 3: nobody wrote down which arms a trial of schema 2 shared its block with."""
+    return record | ({"cohort": ""} if record.get("type") == "trial" else {})
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1, 2: _from_2}  # schema n to n + 1
 
 
 class Record(BaseModel):
@@ -47,7 +52,7 @@ class Record(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", serialize_by_alias=True, validate_by_name=True, allow_inf_nan=False
     )
-    schema_: Literal[2] = Field(default=2, alias="schema")
+    schema_: Literal[3] = Field(default=3, alias="schema")
 
 
 class Provenance(Record):
@@ -89,16 +94,18 @@ class Phase(BaseModel):
 class Trial(Record):
     """One fresh process, one arm, one workload: one row. What was not measured is null, never zero.
 
-    `order` counts the trials of the ledger as they were run; `block` numbers a set of trials run back to back (a
-    spoiled block is run again as a further block, and both are kept). `build` is the content address of the native
-    build, `layout` numbers the layouts of hakmem's library where a study compares several, `extra` holds the driver's
-    own figures. Kilobytes are KiB, times are seconds. A `lost` trial is one whose worker died: nobody knows how it
-    ended.
+    Trials of one `cohort` were planned together, with the same build, arms, seed and profile; those of another are not
+    compared with them. `order` counts the trials of the ledger as they were run; `block` numbers a set of trials run
+    back to back (a spoiled block is run again as a further block, and both are kept). `build` is the content address of
+    the native build, `layout` numbers the layouts of hakmem's library where a study compares several, `extra` holds the
+    driver's own figures. Kilobytes are KiB, times are seconds. A `lost` trial is one whose worker died: nobody knows
+    how it ended.
     """
 
     type: Literal["trial"] = "trial"
     study: str
     trial_key: str
+    cohort: str = ""
     provenance: str
     host: str
     block: int
@@ -384,19 +391,34 @@ def frame(trials: Iterable[Trial]) -> pd.DataFrame:
 
 
 def newest(table: pd.DataFrame) -> pd.DataFrame:
-    """Keep the rows that belong together: for each host and workload those of the build and arguments measured last."""
+    """Keep the rows that belong together: for each host and workload those of the build and arguments measured last.
+
+    Of each baseline the cohort measured last is kept: what other arms or another seed shared a block with says nothing
+    of these.
+    """
     kept = []
     for _, cell in table.groupby(["host", "workload"], sort=False):
         last = cell.sort_values("order").iloc[-1]
         same_arguments = cell["argv"].map(lambda argv: argv[1:]) == last["argv"][1:]
         kept.append(cell[same_arguments & (cell["build"] == last["build"])])
-    return pd.concat(kept) if kept else table
+    if not kept:
+        return table
+    found: pd.DataFrame = pd.concat(kept)
+    sessions = found.groupby(["host", "workload", _baselines(found)], sort=False, dropna=False)
+    planned_last: pd.Series = sessions["cohort"].transform("last")
+    return found[(found["cohort"] == planned_last).to_numpy(dtype=bool)]
 
 
-def by_baseline(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Part rows by the baseline that their session measured against; one that ran none went on with the last one's."""
+def by_cohort(table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """Part rows by what is compared: the baseline that their session measured against, and the cohort."""
+    parts = table.groupby([_baselines(table), "cohort"], sort=False, dropna=False)
+    return [(str(baseline), part) for (baseline, _), part in parts]
+
+
+def _baselines(table: pd.DataFrame) -> pd.Series:
+    """Name the baseline of each row's session; one that ran none went on with the last one's."""
     own = table["arm"].where(table["role"] == "baseline").groupby(table["provenance"]).transform("first")
-    return [(str(baseline), part) for baseline, part in table.groupby(own.ffill().bfill(), sort=False, dropna=False)]
+    return own.ffill().bfill().rename("baseline")
 
 
 class Merged(BaseModel):

@@ -416,8 +416,8 @@ def _verdicts(
             ruling = _crash(mine) or ruling
             bite, words = gate_bite(mine, both)
             saved = stats.log_ratios(memory, arm)
-            laid_out = mine["layout"].nunique()
-            blocks = int(mine["block"].nunique()) if laid_out else effect.n
+            laid_out = effect.n if mine["layout"].notna().any() else 0
+            blocks = len(table[[BASELINE, arm]].dropna()) if laid_out else effect.n  # those that the interval rests on
             more = None if ruling.total_blocks is None else max(1, ruling.total_blocks - effect.n)
             spread = stats.layout_spread(table, arm)
             verdicts.append(

@@ -106,7 +106,7 @@ def test_baselines_have_tables_of_their_own(runs: Path) -> None:
         "against mimalloc:",
         "against system:",
     ]
-    parts = dict(store.by_baseline(store.load(runs / "two.jsonl")))
+    parts = dict(store.by_cohort(store.load(runs / "two.jsonl")))
     assert list(parts) == ["mimalloc", "system"]
     for part in parts.values():
         ratios = stats.log_ratios(stats.wide(part[part["workload"] == "ramp"], "ops_per_s"), "hakmem")

@@ -85,6 +85,19 @@ def test_keys_tell_trials_apart(tmp_path: Path) -> None:
     assert not set(keys) & set(elsewhere.keys(made.workloads[0], 0))
 
 
+def test_a_block_is_of_one_session_or_of_sessions_that_planned_the_same(tmp_path: Path) -> None:
+    """With one arm more, or another seed, every block is another; more blocks go on with those that are there."""
+    made = plan(tmp_path)
+    keys = {key for work in made.workloads for block in range(4) for key in made.keys(work, block)}
+    for changes in ({"target_mb": [10, 30, 50]}, {"seed": 2}, {"allocators": ["hakmem", "system", "hakmem_minimal"]}):
+        other = plan(tmp_path, **changes)
+        assert other.cohort() != made.cohort()
+        assert not keys & {key for work in other.workloads for block in range(8) for key in other.keys(work, block)}
+    longer = plan(tmp_path, blocks=8)
+    assert longer.cohort() == made.cohort()
+    assert keys < {key for work in longer.workloads for block in range(8) for key in longer.keys(work, block)}
+
+
 def test_allocators_that_are_not_there_stop_the_plan_only_when_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

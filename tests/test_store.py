@@ -86,6 +86,7 @@ def test_every_documented_column_is_there_even_in_an_empty_ledger(tmp_path: Path
         "schema",
         "study",
         "trial_key",
+        "cohort",
         "provenance",
         "host",
         "block",
@@ -204,10 +205,10 @@ def test_a_ledger_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"schema":3,"type":"trial"}', "line 2: schema 3, but this hakmem reads schema 1 to 2; use the hakmem that"),
+        ('{"schema":4,"type":"trial"}', "line 2: schema 4, but this hakmem reads schema 1 to 3; use the hakmem that"),
         ('{"schema":[],"type":"trial"}', r"line 2: schema \[\]"),
         ('{"type":"trial"}', "line 2: schema None"),
-        ('{"schema":2,"type":"note"}', "line 2: .*'provenance', 'plan', 'trial'"),
+        ('{"schema":3,"type":"note"}', "line 2: .*'provenance', 'plan', 'trial'"),
         ('{"schema":1,"type":"plan","study":"s"}', r"line 2: plan\.started: Field required"),
     ],
 )
@@ -242,6 +243,20 @@ def test_newest_keeps_what_belongs_together(tmp_path: Path) -> None:
         ledger.append(row("kept", order=2, argv=("bench_system", "--cycles=2")))
         ledger.append(row("linked", order=3, argv=("bench_mi", "--cycles=2")))
     assert list(store.newest(load(path))["trial_key"]) == ["kept", "linked"]
+
+
+def test_newest_keeps_what_was_planned_together(tmp_path: Path) -> None:
+    """The same block number under other arms is another block; a session against another baseline stays."""
+    path = tmp_path / "study.jsonl"
+    with Ledger(path) as ledger:
+        for cohort, base in (("two", "a"), ("other", "b"), ("three", "a")):
+            for arm, role in ((base, "baseline"), ("c", "arm")):
+                where = {"cohort": cohort, "provenance": cohort, "order": len(ledger.trials)}
+                ledger.append(make_trial(arm, role, "ramp", 0, 100, 2, trial_key=f"{cohort} {arm}", **where))
+    rows = load(path)
+    assert list(store.newest(rows)["trial_key"]) == ["other b", "other c", "three a", "three c"]
+    parts = [(base, set(part["cohort"])) for base, part in store.by_cohort(rows)]
+    assert parts == [("a", {"two"}), ("b", {"other"}), ("a", {"three"})]
 
 
 def test_digests_are_stable_and_tell_contents_apart() -> None:
@@ -309,15 +324,16 @@ def test_ledgers_are_merged_without_pooling_hosts(tmp_path: Path) -> None:
     assert not (tmp_path / "never.jsonl").exists()
 
 
-def test_a_ledger_of_an_older_schema_is_read_and_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schema", sorted(store.MIGRATIONS))
+def test_a_ledger_of_an_older_schema_is_read_and_left_alone(tmp_path: Path, schema: int) -> None:
     """What an earlier hakmem wrote, with what today's appends behind it."""
     path = tmp_path / "old.jsonl"
-    shutil.copy(Path(__file__).parent / "data" / "schema_1.jsonl", path)
+    shutil.copy(Path(__file__).parent / "data" / f"schema_{schema}.jsonl", path)
     before = path.read_bytes()
     (plan,) = [record for record in store.records(path) if isinstance(record, Plan)]
     assert plan.cluster is False and plan.schema_ == store.SCHEMA
     table = load(path)
-    assert list(table["role"]) == ["arm", "baseline", "baseline2"]
+    assert list(table["role"]) == ["arm", "baseline", "baseline2"] and set(table["cohort"]) == {""}
     assert (table["mops"] > 0).all() and (table["schema"] == store.SCHEMA).all()
     assert path.read_bytes() == before
     with Ledger(path) as ledger:

@@ -203,6 +203,9 @@ def test_an_effect_of_code_is_counted_over_its_layouts() -> None:
     assert found.layout_spread == pytest.approx(3, abs=1.5)
     assert "counted over 8 layouts, which move it by ±" in found.because
     assert found.blocks_needed is not None and found.blocks_needed % 2 == 0  # two blocks for each further layout
+    bad = [t.model_copy(update={"spoiled": ("stolen CPU time",)}) if t.layout == 7 else t for t in trials]
+    (fewer,) = verdict.judge(rows(bad))
+    assert (fewer.layouts, fewer.blocks, fewer.effect.n) == (7, 14, 7)  # what was spoiled is not counted
 
 
 def test_a_verdict_takes_no_field_it_does_not_know() -> None:

@@ -27,7 +27,7 @@ def show(
 ) -> None:
     """Show a ledger: figures and verdicts by workload and arm, or its rows.
 
-    Hosts are never pooled, nor are sessions of different baselines: each has a table of its own.
+    Hosts are never pooled, nor are sessions of different arms: each has a table of its own.
     """
     if study is None:
         known = [_ledger_line(path) for path in sorted(paths.runs().glob("*.jsonl"))]
@@ -51,7 +51,7 @@ def show(
     rows = rows if everything else store.newest(rows)
     _export(rows, csv, parquet)
     plans = [record for record in store.records(path) if isinstance(record, store.Plan)]
-    parts = [(part, _judged(part, baseline, plans)) for baseline, part in store.by_baseline(rows)]
+    parts = [(part, _judged(part, baseline, plans)) for baseline, part in store.by_cohort(rows)]
     console.emit(
         json.loads(rows.to_json(orient="records", date_format="iso")),
         as_json,
@@ -85,8 +85,9 @@ def merge(
 
 
 def _judged(rows: pd.DataFrame, baseline: str, plans: Sequence[store.Plan]) -> list[verdict.Verdict]:
-    """Judge rows as the last session with their baseline did: what it looked at often is judged as strictly as then."""
-    plan = next((one for one in reversed(plans) if one.arms[:1] == (baseline,)), None)
+    """Judge rows as the last session with their arms did: what it looked at often is judged as strictly as then."""
+    labels = set(rows["arm"])
+    plan = next((one for one in reversed(plans) if one.arms[:1] == (baseline,) and labels <= set(one.arms)), None)
     asked = plan.spec if plan else {}
     targets = asked.get("target_mb")
     target = min(map(float, targets)) if isinstance(targets, list) else 10.0  # type: ignore[arg-type]

@@ -348,6 +348,7 @@ class _Dealer(Session):
                     started=flight.since,
                     study=plan.spec.study,
                     trial_key=keys[position],
+                    cohort=plan.cohort(),
                     provenance=self.origins.get(flight.host, ""),
                     host=flight.host,
                     block=flight.block,
