@@ -52,6 +52,7 @@ static NOINLINE bool start(void) {
         /* What was refused for lack of memory is asked for again at the next call. */
         if (os_init()) {
             lean_init();
+            slab_init();
             if (ss_init()) {
                 tcache_init();
                 __atomic_store_n(&ready, true, __ATOMIC_RELEASE);

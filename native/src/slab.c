@@ -30,9 +30,14 @@ void slab_unlock_all(void) {
     for (unsigned c = 1; c <= CLASSES; c++) unlock(&classes[c].lock);
 }
 
-unsigned slab_cap(unsigned cls, policy_pressure pressure) {
-    unsigned cap = policy_cap(hak_class[cls].size, hak_class[cls].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), pressure);
-    return gate(G_TINY_MAG_LEVELS) == LEVELS_2 && cap > 2 ? cap / 2 : cap; /* two levels share the capacity */
+uint16_t slab_caps[PRESSURE_HIGH + 1][CLASSES + 1];
+
+COLD void slab_init(void) {
+    for (unsigned p = PRESSURE_NONE; p <= PRESSURE_HIGH; p++)
+        for (unsigned c = 1; c <= CLASSES; c++) {
+            unsigned cap = policy_cap(hak_class[c].size, hak_class[c].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), p);
+            slab_caps[p][c] = (uint16_t)(gate(G_TINY_MAG_LEVELS) == LEVELS_2 && cap > 2 ? cap / 2 : cap); /* two levels share it */
+        }
 }
 
 bool slab_cached(unsigned cls) { return policy_caches(hak_class[cls].size, lean_pressure()); }

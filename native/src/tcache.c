@@ -226,6 +226,7 @@ static void overflow(heap *h, unsigned c) {
 static void keep(heap *h, block *p, unsigned c) {
     settle(h, c);
     check_not_listed(p, c);
+    if (hak_tls.room[c] <= 0) overflow(h, c); /* before: the blocks freed last stay at hand */
 #if HAK_CHECKS
     push_pending(c);
     p->mac = hak_secret;
@@ -233,7 +234,6 @@ static void keep(heap *h, block *p, unsigned c) {
 #else
     push(p, c);
 #endif
-    if (hak_tls.room[c] < 0) overflow(h, c);
 }
 
 static void give_back(slab_heap *h, block *p, unsigned c) {

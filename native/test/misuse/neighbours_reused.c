@@ -4,8 +4,11 @@
 
 int main(void) {
     enum { NEIGHBOURS = 8 };
-    void *p = malloc(256), *neighbours[NEIGHBOURS], *again[2];
-    for (int i = 0; i < NEIGHBOURS; i++) neighbours[i] = malloc(256);
+    void *p = NULL, *neighbours[NEIGHBOURS], *again[2];
+    for (int i = 0; i < NEIGHBOURS; i++) {
+        neighbours[i] = malloc(256);
+        if (i == NEIGHBOURS / 2) p = malloc(256);
+    }
     free(p);
     for (int i = 0; i < NEIGHBOURS; i++) free(neighbours[i]);
     for (int i = 0; i < 2; i++) again[i] = malloc(256);
