@@ -180,7 +180,7 @@ def test_a_program_is_soaked_by_its_memory(tmp_path: Path) -> None:
 
 
 def test_an_arm_that_fails_costs_no_other_its_analysis(tmp_path: Path) -> None:
-    """The second arm ends at once: what the first has shown is told all the same, and the status says that one failed."""
+    """The second arm ends at once: what the first has shown is told all the same, and the failure too."""
     code = "import os, time\nif 'hakmem' in os.environ.get('LD_PRELOAD', ''): os._exit(3)\ntime.sleep(9)"
     args = ["soak", "--minutes", "0.02", "--output", str(tmp_path), "--json", "--arm", "system", "--arm", "hakmem"]
     done = CliRunner().invoke(app, [*args, "--", sys.executable, "-c", code])
