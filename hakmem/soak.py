@@ -4,6 +4,7 @@ Points within one process are no independent trials: what is said here holds for
 a campaign. An interrupt asks the process to end; what it has measured is analysed all the same.
 """
 
+import errno
 import math
 import os
 import signal
@@ -127,8 +128,12 @@ def soak(build: Build, arm: Arm, work: Workload, csv: Path, watch: Watch) -> tup
                 watch(source.epochs())
 
         outcome = run.trial(build, arm, chosen, timeout_s=WARM_SHARE * work.expected_s + 60, tick=tick)
-    epochs = source.epochs()
-    epochs.to_parquet(csv.with_suffix(".parquet"), index=False)
+    epochs, table = source.epochs(), csv.with_suffix(".parquet")
+    try:
+        epochs.to_parquet(table, index=False)
+    except OSError as error:
+        table.unlink(missing_ok=True)
+        raise LedgerError(f"cannot write the epochs to {table}: {os.strerror(error.errno or errno.EIO)}") from error
     return outcome, epochs
 
 

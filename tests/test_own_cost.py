@@ -6,7 +6,7 @@ import os
 import pytest
 from typer.testing import CliRunner
 
-from hakmem import workload
+from hakmem import stats, workload
 from hakmem.builds import allocators, arms
 from hakmem.builds.build import build as compile_native
 from hakmem.cli import app
@@ -27,8 +27,8 @@ def cost(low: float, high: float) -> OwnCost:
     ("low", "high", "says"),
     [
         (-0.4, 0.3, "within ±0.5 %"),
-        (-0.9, 0.1, "not shown to be within ±0.5 %, which takes about 2738 pairs"),
-        (-0.2, 0.6, "not shown to be within ±0.5 %, which takes about 197 pairs"),
+        (-0.9, 0.1, "not shown to be within ±0.5 %, which takes about 2571 pairs"),
+        (-0.2, 0.6, "not shown to be within ±0.5 %, which takes about 185 pairs"),
         (-2.0, 0.6, "not shown to be within ±0.5 %"),
         (-2.0, -1.0, ": more than ±0.5 %"),
     ],
@@ -56,3 +56,10 @@ def test_a_trial_that_fails_is_no_figure() -> None:
     arm = arms.make(allocators.find("hakmem", made), {}).model_copy(update={"gates": {"HAKMEM_SS_MEM_LEAN": "maybe"}})
     with pytest.raises(TrialFailed, match="with the workbench: failed: HAKMEM_SS_MEM_LEAN=maybe"):
         own_cost.measure(made, arm, workload.parse(SMALL), 2, Silent())
+
+
+def test_pairs_needed_of_few_pairs_are_those_of_their_spread() -> None:
+    """An interval over three pairs is wide for want of pairs too: its width is 4.3 standard errors, not 1.96."""
+    few = stats.t_interval([-0.1, 0.2, 0.5])
+    found = OwnCost(workload="w", arm="a", effect=few, samples=9)
+    assert not found.within and found.pairs_needed == stats.blocks_needed(0.3, 0.3)

@@ -16,7 +16,7 @@ from hakmem.builds import allocators, arms
 from hakmem.builds.build import Build
 from hakmem.builds.build import build as compile_native
 from hakmem.cli import app
-from hakmem.errors import BadParameter
+from hakmem.errors import BadParameter, LedgerError, TrialFailed
 
 BRIEF = "soak:ws=100,seconds=0.5,epoch_seconds=0.02"
 
@@ -177,3 +177,21 @@ def test_a_program_is_soaked_by_its_memory(tmp_path: Path) -> None:
     (found,) = json.loads(done.stdout)
     assert found["drifts"] is True and found["slope_kb_per_s"] > 1000
     assert found["ops_per_s"] is None and found["peak_rss_mb"] > 20 and os.path.exists(found["csv"])
+
+
+def test_an_arm_that_fails_costs_no_other_its_analysis(tmp_path: Path) -> None:
+    """The second arm ends at once: what the first has shown is told all the same, and the failure too."""
+    code = "import os, time\nif 'hakmem' in os.environ.get('LD_PRELOAD', ''): os._exit(3)\ntime.sleep(9)"
+    args = ["soak", "--minutes", "0.02", "--output", str(tmp_path), "--json", "--arm", "system", "--arm", "hakmem"]
+    done = CliRunner().invoke(app, [*args, "--", sys.executable, "-c", code])
+    assert isinstance(done.exception, TrialFailed) and str(done.exception) == "hakmem: failed: exit status 3"
+    well, bad = json.loads(done.stdout)
+    assert (well["status"], well["drifts"]) == ("ok", False) and well["epochs"] >= soak.FEWEST
+    assert (bad["status"], bad["drifts"]) == ("failed", None)
+
+
+def test_a_full_disk_is_said_in_words(native: Build, tmp_path: Path) -> None:
+    (tmp_path / "epochs.parquet").symlink_to("/dev/full")
+    with pytest.raises(LedgerError, match=r"cannot write the epochs to .*epochs\.parquet: No space left on device"):
+        soaked(native, tmp_path)
+    assert len(pd.read_csv(tmp_path / "epochs.csv")) >= soak.FEWEST  # what the driver wrote stays

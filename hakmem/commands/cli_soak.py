@@ -47,7 +47,7 @@ def run_soak(
     found = [arms.make(allocators.find(name, made), settings) for name, settings in asked]
     folder = output or paths.runs() / "soak"
     started = time.strftime("%Y%m%d-%H%M%S")
-    analyses = []
+    analyses, failed = [], []
     for at, one in enumerate(found):
         planning.prove(one.allocator, made, work)
         csv = folder / f"{started}-{at}-{''.join(c if c.isalnum() else '-' for c in one.label)}.csv"
@@ -55,7 +55,9 @@ def run_soak(
             outcome, epochs = soak.soak(made, one, work, csv.absolute(), shown.watch)
         analyses.append((soak.analyse(one.label, epochs, outcome), csv))
         if outcome.status != "ok":
-            raise TrialFailed(f"{one.label}: {outcome.status}: {outcome.complaint or outcome.exit.stderr_tail.strip()}")
+            died = f"signal {outcome.exit.signal}" if outcome.exit.signal else f"exit status {outcome.exit.exit_status}"
+            why = outcome.complaint or outcome.exit.stderr_tail.strip().rpartition("\n")[2] or died
+            failed.append(f"{one.label}: {outcome.status}: {why}")
     console.emit(
         [analysis.model_dump(mode="json") | {"csv": str(csv)} for analysis, csv in analyses],
         as_json,
@@ -63,6 +65,8 @@ def run_soak(
         lambda: [console.say(f"epochs: {csv} and .parquet") for _, csv in analyses],  # type: ignore[func-returns-value]
         lambda: console.next_step("hakmem soak --minutes 30 --arm hakmem --arm lean:OFF"),
     )
+    if failed:
+        raise TrialFailed("; ".join(failed))
 
 
 def _work(load: str, seconds: float, epoch_s: float) -> Workload:

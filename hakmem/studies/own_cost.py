@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from scipy.stats import t
 
 from hakmem import run, sample, stats
 from hakmem.builds.arms import Arm
@@ -41,7 +42,8 @@ class OwnCost(BaseModel):
     def pairs_needed(self) -> int | None:
         """Pairs after which the interval probably lies within the bound, if the effect is as it seems; None: never."""
         slack = BOUND - abs(self.effect.estimate)
-        sd = (self.effect.high - self.effect.low) / 2 / 1.96 * math.sqrt(self.effect.n)
+        quantile = float(t.ppf(0.5 + self.effect.level / 2, self.effect.n - 1))
+        sd = (self.effect.high - self.effect.low) / 2 / quantile * math.sqrt(self.effect.n)
         return stats.blocks_needed(sd, slack) if slack > 0 else None
 
     def sentence(self) -> str:
