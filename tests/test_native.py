@@ -30,6 +30,7 @@ GATES = {
     "lean-free": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "FREE"},
     "lean-off": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "OFF"},
     "lean-whole-slabs": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "DONTNEED", "HAKMEM_SS_PARTIAL_RELEASE": "0"},
+    "lean-free-whole-slabs": {**LEAN, "HAKMEM_SS_MEM_LEAN_DECOMMIT": "FREE", "HAKMEM_SS_PARTIAL_RELEASE": "0"},
 }
 EXPECT = re.compile(r'// expect: (at once|by flush) "(.+)"\n')
 ADDRESS = r": pointer (0x[0-9a-f]+|\(nil\)), (class \d+ B|no class)\n"
