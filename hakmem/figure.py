@@ -215,17 +215,23 @@ class Sheet(FigureCanvasSVG):
 
     def settle(self) -> None:
         """Give the axes all the room that title and labels leave, once; again where that brought other ticks."""
-        looks = 0 if self.settled else 3
-        self.settled, drawing, ticks = True, self.figure, self._ticks()
-        while looks:
-            around = [axes.get_tightbbox(self.pen, for_layout_only=True) for axes in drawing.axes]
+        if self.settled:
+            return
+        self.settled, drawing, axes, ticks = True, self.figure, self.axes, self._ticks()
+        room = [[PAD, PAD], [drawing.bbox.width - PAD, self.top]]
+        for _ in range(3):
+            around = [one.get_tightbbox(self.pen, for_layout_only=True) for one in drawing.axes]
             outer = Bbox.union([box for box in around if box]).get_points()
-            inner = Bbox.union([axes.bbox for axes in drawing.axes]).get_points()
-            room = [[PAD, PAD], [drawing.bbox.width - PAD, self.top]]
+            inner = Bbox.union([one.bbox for one in drawing.axes]).get_points()
+            labels = axes.yaxis.label.get_position()[0], axes.xaxis.label.get_position()[1]
+            aside, below = np.subtract(labels, axes.bbox.min)
             (left, bottom), (right, top) = (inner - outer + room) / drawing.bbox.size
             drawing.subplots_adjust(left, bottom, right, top)
             before, ticks = ticks, self._ticks()
-            looks = 0 if ticks == before else looks - 1
+            if ticks == before:
+                break
+        axes.yaxis.set_label_coords(aside / axes.bbox.width, 0.5)  # else drawing looks through all ticks for the place
+        axes.xaxis.set_label_coords(0.5, below / axes.bbox.height)
 
     def _ticks(self) -> list[list[float]]:
         axes = self.figure.axes
@@ -348,7 +354,7 @@ def _overlaps(places: Any, others: Any) -> Any:
 
 
 def _leaders(axes: Axes, starts: Any, ends: Any, colours: Any) -> None:
-    """Draw thin lines from points to their names, in points of the paper."""
+    """Draw thin lines from points to their names, in points of the sheet."""
     lines = LineCollection([*zip(starts, ends, strict=True)], colors=colours, lw=0.6, transform=IdentityTransform())
     axes.add_artist(lines).set_clip_on(False)
 

@@ -341,18 +341,11 @@ def _order_drawing(
     shown: pd.DataFrame, good: pd.DataFrame, looks: dict[str, Look], slope: stats.Interval
 ) -> Callable[[Axes, Theme], str]:
     def draw(axes: Axes, theme: Theme) -> str:
-        for key, part in shown.groupby("key", sort=False):
-            look = looks[str(key)]
-            for hollow, marks in part.groupby("spoilt"):
-                axes.scatter(
-                    marks["order"],
-                    marks["percent"],
-                    marker=look.family.marker,
-                    s=22,
-                    linewidths=0.8,
-                    facecolors="none" if hollow else look.colour(theme),
-                    edgecolors=look.colour(theme) if hollow else theme.paper,
-                )
+        for (key, hollow), marks in shown.groupby(["key", "spoilt"], sort=False):
+            look, colour = looks[str(key)], looks[str(key)].colour(theme)
+            style: dict[str, Any] = {"ls": "", "marker": look.family.marker, "ms": 4.7, "mew": 0.8}
+            style |= {"mfc": "none", "mec": colour} if hollow else {"mfc": colour, "mec": theme.paper}
+            axes.plot(marks["order"], marks["percent"], **style)
         bad = shown[shown["status"] != "ok"]
         bottom = axes.get_ylim()[0]
         axes.scatter(bad["order"], [bottom] * len(bad), marker="x", color=theme.ink, s=26)
@@ -420,20 +413,18 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
     names = summary.drop_duplicates("at").sort_values("at")
 
     def draw(axes: Axes, theme: Theme) -> str:
-        bars, ends, words = [], [], []
-        shift = np.linspace(-0.12, 0.12, len(looks))
-        for offset, (key, look) in zip(shift, looks.items(), strict=True):
-            line = summary[summary["key"] == key].sort_values("at")
-            if line.empty:
-                continue
-            x, colour = line["at"] + offset, look.colour(theme)
-            bars.append(line.assign(x=x, colour=colour))
+        ends, words = [], []
+        shift = dict(zip(looks, np.linspace(-0.12, 0.12, len(looks)), strict=True))
+        colours = {key: look.colour(theme) for key, look in looks.items()}
+        shown = summary.sort_values("at", kind="stable")
+        shown = shown.assign(x=shown["at"] + shown["key"].map(shift), colour=shown["key"].map(colours))
+        axes.vlines(shown["x"], shown["min"], shown["max"], shown["colour"].tolist(), lw=1)
+        for key, line in shown.groupby("key", sort=False):
+            look, x, median, colour = looks[str(key)], line["x"], line["median"], colours[str(key)]
             style: dict[str, Any] = {"marker": look.family.marker, "ms": 5, "mec": theme.paper, "mew": 0.5}
-            axes.plot(x, line["median"], lw=1.3, color=colour, ls=":" if look.role == "peer" else "-", **style)
-            ends.append((float(x.iloc[-1]), float(line["median"].iloc[-1]), look.name, colour))
-            words.append(f"{look.name} {line['median'].iloc[-1]:.3g} MB")
-        every = pd.concat(bars)
-        axes.vlines(every["x"], every["min"], every["max"], every["colour"].tolist(), lw=1)
+            axes.plot(x, median, lw=1.3, color=colour, ls=":" if look.role == "peer" else "-", **style)
+            ends.append((float(x.iloc[-1]), float(median.iloc[-1]), look.name, colour))
+            words.append(f"{look.name} {median.iloc[-1]:.3g} MB")
         crowded = names["phase"].str.len().sum() > 30
         tilt: dict[str, Any] = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
         axes.set_xticks(names["at"], names["phase"], **tilt)

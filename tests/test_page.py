@@ -162,7 +162,7 @@ def test_provenance_is_short_and_names_every_allocator(tmp_path: Path) -> None:
         writer.append(store.Provenance(id="p1", host="bench-1", started=trials[0].started, facts=facts))
     text = page.provenance(rows(trials), ledger).text
     assert "<dt>smaps rollup</dt><dd>yes</dd>" in text and "A &lt;fast&gt; one" in text and "layouts" not in text
-    assert text.count("<tr>") == 1 and all(f"<td>{value}</td>" in text for value in ("mimalloc", *allocator.values()))
+    assert text.count("<tr>") == 2 and all(f"<td>{value}</td>" in text for value in ("mimalloc", *allocator.values()))
 
 
 def test_reasons_that_differ_in_figures_alone_are_one() -> None:
