@@ -176,6 +176,11 @@ def test_the_help_keeps_brackets() -> None:
     assert "a list as [a, b]" in call("report", "--help")
 
 
+def test_the_help_tells_what_an_option_writes() -> None:
+    assert "The HTML file" in call("trace", "plot", "--help") and ".zst" in call("trace", "make", "--help")
+    assert "--no-linked" not in call("bench", "--help")
+
+
 def test_doctor_tells_machine_findings_and_allocators() -> None:
     data = json.loads(call("doctor", "--json"))
     assert data["machine"]["kernel"] == os.uname().release

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -204,6 +205,17 @@ def test_a_worker_lets_go_of_its_block_when_the_planner_is_gone(
     assert not child.is_running()
     assert not list((tmp_path / "scratch").glob("hakmem-[bw]*"))  # the block itself ended, in order
     assert "Traceback" not in (tmp_path / "1.err").read_text()
+
+
+def test_an_interrupted_search_for_a_sweep_ends_quietly(tmp_path: Path, start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"tcp://127.0.0.1:{closed.getsockname()[1]}"
+    looking = worker(start, address, "one")
+    log = tmp_path / "0.err"
+    wait_for(lambda: "looking for" in log.read_text(), looking)
+    looking.send_signal(signal.SIGINT)
+    assert looking.wait(timeout=60) == 130
+    assert log.read_text().strip() == f"looking for the sweep at {address}, 120 s at most"
 
 
 def test_an_address_that_is_taken_is_an_error(tmp_path: Path, start: Start) -> None:

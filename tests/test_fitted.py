@@ -123,7 +123,7 @@ def test_a_wrong_table_is_refused_in_words(tmp_path: Path, text: str, said: str)
 def test_a_missing_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadTrace, match="cannot read the distribution .*none.csv"):
         Fleet(distribution=tmp_path / "none.csv").stream()
-    with pytest.raises(BadTrace, match="generator fleet: distribution: Field required"):
+    with pytest.raises(BadTrace, match="generator fleet needs distribution=FILE; `hakmem trace list`"):
         fitted.generator("fleet", {})
 
 

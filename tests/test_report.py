@@ -1,7 +1,10 @@
 """Reports: checked parameters, the own interpreter, failures that are saved."""
 
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,21 @@ def test_a_notebook_runs_in_this_interpreter_over_ipc(tmp_path: Path) -> None:
     text = output.read_text()
     assert f"seen {sys.prefix} ipc 7" in text and "<h1" in text
     assert (tmp_path / "page.ipynb").is_file() and output == tmp_path / "page.html"
+
+
+def test_an_interrupt_is_one_line_and_ends_the_kernel(tmp_path: Path) -> None:
+    began = tmp_path / "began"
+    cell = f"import os, pathlib, time\npathlib.Path({str(began)!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
+    source = notebook(tmp_path / "study.ipynb", cell)
+    command = [sys.executable, "-m", "hakmem", "report", str(source), "--output", str(tmp_path / "page.html")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while not (began.exists() and began.read_text()) and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert said.strip() == "interrupted; what was measured is kept, and the same command goes on from there"
+    assert not Path(f"/proc/{began.read_text()}").exists()
 
 
 def test_a_notebook_that_fails_is_saved_before_the_error(tmp_path: Path) -> None:

@@ -71,9 +71,10 @@ def test_an_import_is_recognised(tmp_path: Path) -> None:
 
 def test_record_passes_output_and_status_on(tmp_path: Path) -> None:
     script = "print('said'); x = bytearray(777777); raise SystemExit(5)"
-    done = call(tmp_path, "record", "-o", "p.trace.zst", "--", sys.executable, "-I", "-S", "-c", script, status=5)
+    done = call(tmp_path, "record", "-o", "my p.trace.zst", "--", sys.executable, "-I", "-S", "-c", script, status=5)
     assert done.stdout.startswith("said\n") and "peak live" in done.stdout
-    read = trace.read(tmp_path / "p.trace.zst")
+    assert done.stdout.endswith(" --workload 'trace:my p.trace.zst'\n")  # to be copied into a shell
+    read = trace.read(tmp_path / "my p.trace.zst")
     assert read.header.origin.command == (sys.executable, "-I", "-S", "-c", script)
     assert ((read.events["size"] >= 777777) & (read.events["size"] < 777877)).sum() == 1
 
@@ -94,7 +95,7 @@ def test_all_generators_are_listed_with_meanings(tmp_path: Path) -> None:
 
 def test_a_plot_is_one_page_with_alternative_texts(tmp_path: Path, browser: Chrome) -> None:
     call(tmp_path, "trace", "make", "larson", "events=20000", "blocks=100", "rounds=3", "-o", "l.trace")
-    call(tmp_path, "trace", "plot", "l.trace", "-o", "l.html")
+    assert call(tmp_path, "trace", "plot", "l.trace", "-o", "l.html").stdout == "l.html\nnext: open l.html\n"
     browser.get(f"file://{quote(str(tmp_path / 'l.html'))}")
     pictures = browser.find_elements("css selector", "img")
     assert len(pictures) == 4

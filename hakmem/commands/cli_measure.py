@@ -360,7 +360,9 @@ def _bench_line(cell: pd.DataFrame, arm: arms.Arm, work: workload.Workload, made
 
 def _ended(done: campaign.Done) -> str:
     parts = [f"measured {done.measured} trials, {done.reused} were in {done.ledger}"]
-    parts += [f"{done.spoiled_blocks} block(s) were spoiled"] if done.spoiled_blocks else []
+    if done.spoiled_blocks:
+        why = f"`hakmem show {done.ledger.stem} --trials` says by what, `hakmem doctor` what to do about it"
+        parts.append(f"{done.spoiled_blocks} block(s) were spoiled ({why})")
     parts += [f"ended early: {done.stopped}"] if done.stopped else []
     parts += done.undecided
     return "; ".join(parts)

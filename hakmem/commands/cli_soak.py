@@ -1,5 +1,6 @@
 """The command that soaks."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -25,12 +26,12 @@ DEFAULT = "soak:ws=400"
 @app.command("soak")
 def run_soak(
     minutes: Annotated[float, typer.Option(min=0.005, max=525_600, help="How long each arm runs.")] = 5,
-    arm: Annotated[list[str] | None, typer.Option(help="As for run; one process each, one after another.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="As for run, one after another; hakmem by default.")] = None,
     load: Annotated[
         str, typer.Option("--workload", help="Or any other, trace:FILE too: it runs again and again, lap after lap.")
     ] = DEFAULT,
     epoch_seconds: Annotated[float | None, typer.Option(min=0.01, help="5, or a sixtieth of a short run.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder of the CSV and Parquet files.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder of the CSV and Parquet files; data/runs/soak.")] = None,
     command: Annotated[
         list[str] | None, typer.Argument(metavar="-- PROGRAM ...", help="A program of your own: memory only.")
     ] = None,
@@ -58,12 +59,13 @@ def run_soak(
             died = f"signal {outcome.exit.signal}" if outcome.exit.signal else f"exit status {outcome.exit.exit_status}"
             why = outcome.complaint or outcome.exit.stderr_tail.strip().rpartition("\n")[2] or died
             failed.append(f"{one.label}: {outcome.status}: {why}")
+    same = f" -- {work.text}" if command else "" if load == DEFAULT else f" --workload {shlex.quote(load)}"
     console.emit(
         [analysis.model_dump(mode="json") | {"csv": str(csv)} for analysis, csv in analyses],
         as_json,
         lambda: terminal.soak(analysis for analysis, _ in analyses),
         lambda: [console.say(f"epochs: {csv} and .parquet") for _, csv in analyses],  # type: ignore[func-returns-value]
-        lambda: console.next_step("hakmem soak --minutes 30 --arm hakmem --arm lean:OFF"),
+        lambda: console.next_step(f"hakmem soak --minutes 30 --arm hakmem --arm lean:OFF{same}"),
     )
     if failed:
         raise TrialFailed("; ".join(failed))

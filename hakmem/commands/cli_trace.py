@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -54,7 +55,7 @@ def record(
         as_json,
         lambda: _show(told[0]),
         lambda: _show_all(told) if len(told) > 1 else None,
-        lambda: console.next_step(f"hakmem run --arm hakmem --arm system --workload trace:{target}"),
+        lambda: console.next_step(_replayed(target)),
     )
     if done.status:
         raise typer.Exit(done.status if done.status > 0 else 128 - done.status)
@@ -83,7 +84,7 @@ def make(
         summed,
         as_json,
         lambda: _show(summed),
-        lambda: console.next_step(f"hakmem run --arm hakmem --arm system --workload trace:{target}"),
+        lambda: console.next_step(_replayed(target)),
     )
 
 
@@ -113,7 +114,9 @@ def speed(
 
 @traces.command("overhead")
 def show_overhead(
-    allocator: Annotated[list[str] | None, typer.Option("--arm", help="As for run; several may be given.")] = None,
+    allocator: Annotated[
+        list[str] | None, typer.Option("--arm", help="As for run; system and hakmem by default.")
+    ] = None,
     cycles: Annotated[int, typer.Option(min=100_000, help="Of mixed, in one run.")] = 5_000_000,
     pairs: Annotated[int, typer.Option(min=2, help="Of a run of the driver and a replay.")] = 15,
     as_json: console.Json = False,
@@ -157,7 +160,7 @@ def list_generators(as_json: console.Json = False) -> None:
 def info(file: File, as_json: console.Json = False) -> None:
     """Check a trace and sum it up."""
     told = _summary(trace.read(file))
-    console.emit(told, as_json, lambda: _show(told), lambda: console.next_step(f"hakmem trace plot {file}"))
+    console.emit(told, as_json, lambda: _show(told), lambda: console.next_step(f"hakmem trace plot {quote(str(file))}"))
 
 
 @traces.command("plot")
@@ -167,7 +170,12 @@ def plot(file: File, output: Page = None, as_json: console.Json = False) -> None
     target = output or paths.reports() / f"{file.name.partition('.')[0]}_trace.html"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page.document(drawn.title, drawn.html()), encoding="utf-8")
-    console.emit({"page": str(target)}, as_json, lambda: console.say(str(target)))
+    console.emit(
+        {"page": str(target)},
+        as_json,
+        lambda: console.say(str(target)),
+        lambda: console.next_step(f"open {quote(str(target))}"),
+    )
 
 
 @traces.command("convert")
@@ -186,6 +194,10 @@ def convert(
     else:
         imports.convert(source, target, form)
     console.say(str(target))
+
+
+def _replayed(file: Path) -> str:
+    return f"hakmem run --arm hakmem --arm system --workload {quote(f'trace:{file}')}"
 
 
 def _show_all(told: list[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ import functools
 import os
 import signal
 import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,11 @@ def serve(where: Address, host: str | None = None) -> str:
     name = machine.host_id(host)
     configure()
     complain(f"looking for the sweep at {where.url}, {PATIENCE_S:.0f} s at most")
-    offered = asyncio.run(_offered(where))
+    try:
+        offered = asyncio.run(_offered(where))
+    except KeyboardInterrupt:
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a client that is still looking nobody waits for the end
+        raise
     _ready(offered.model_dump_json(), name)
     with tempfile.TemporaryDirectory(prefix="hakmem-worker-") as scratch:
         asyncio.run(_work(where, name, scratch))

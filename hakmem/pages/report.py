@@ -202,7 +202,12 @@ class _ThisInterpreter(KernelSpecManager):
 
 
 class _Kernel(AsyncKernelManager):
-    """A kernel in this interpreter."""
+    """A kernel in this interpreter; what it says outside of cells goes to a file beside its connection file."""
+
+    async def start_kernel(self, **given: Any) -> None:  # type: ignore[override]
+        """Start it."""
+        with Path(self.connection_file).with_suffix(".err").open("ab") as said:
+            await super().start_kernel(**given, stderr=said)
 
     def _kernel_spec_manager_default(self) -> KernelSpecManager:
         return _ThisInterpreter(parent=self)
@@ -210,10 +215,15 @@ class _Kernel(AsyncKernelManager):
 
 @contextmanager
 def _kernel() -> Iterator[dict[str, object]]:
-    """Provide papermill's options for such a kernel, and show here what progress it hands on meanwhile."""
+    """Provide papermill's options for such a kernel, and show here what progress it hands on meanwhile.
+
+    What the kernel itself has said follows, unless it was interrupted: then it tells how it was torn down.
+    """
     with tempfile.TemporaryDirectory(prefix="hakmem-") as scratch:
         steps, over = Path(scratch, "progress.jsonl"), threading.Event()
+        said = Path(scratch, "kernel.err")
         steps.touch()
+        said.touch()
         handed = {INTERPRETER: sys.prefix, progress.FILE: str(steps)}
         before = {name: os.environ.get(name) for name in handed}
         os.environ.update(handed)
@@ -222,11 +232,15 @@ def _kernel() -> Iterator[dict[str, object]]:
         try:  # ipc sockets stand beside the connection file, and their paths must be short
             ways = {"transport": "ipc", "connection_file": str(Path(scratch, "kernel.json"))}
             yield {"kernel_manager_class": _Kernel, "config": Config({"KernelManager": ways})}
+        except KeyboardInterrupt:
+            said.write_text("interrupted; what was measured is kept, and the same command goes on from there\n")
+            raise
         finally:
             over.set()
             watcher.join()
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
+            sys.stderr.write(said.read_text(errors="replace"))
 
 
 def _watch(steps: Path, over: threading.Event) -> None:

@@ -103,7 +103,7 @@ def pages(pid: int, start: int, end: int) -> npt.NDArray[np.bool_]:
         with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
             words = np.frombuffer(os.pread(file.fileno(), 8 * (last - first), 8 * first), np.uint64)
     except OSError as error:
-        raise BadParameter(f"the pages of process {pid} cannot be looked at: {error.strerror}") from error
+        raise _refused(pid, error) from error
     return np.asarray((words & OURS) == OURS)
 
 
@@ -125,4 +125,11 @@ def _read(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
     except OSError as error:
-        raise BadParameter(f"the memory of process {pid} cannot be looked at: {error.strerror}") from error
+        raise _refused(pid, error) from error
+
+
+def _refused(pid: int, error: OSError) -> BadParameter:
+    """Say why a process cannot be looked at; one that ends meanwhile is not there either."""
+    if isinstance(error, FileNotFoundError | ProcessLookupError):
+        return BadParameter(f"there is no process {pid}")
+    return BadParameter(f"the memory of process {pid} cannot be looked at: {error.strerror}")

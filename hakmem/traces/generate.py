@@ -426,6 +426,8 @@ def checked(name: str, parameters: dict[str, Any], known: dict[str, type[Generat
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        if first["type"] == "missing":
+            raise BadTrace(f"generator {name} needs {where}=FILE; `hakmem trace list` says what it takes") from error
         given = f"{where}={parameters[where]!r}" if where in parameters else where
         raise BadTrace(f"generator {name}: {given}: {first['msg']}") from error
 
