@@ -7,7 +7,7 @@
 
 #include <sys/mman.h>
 
-#define OTHERS_NS 100000000u
+#define OTHERS_NS 1000000000u
 
 bool hak_lean_releases;
 static bool lean, warned_unreachable, purges_futile;
@@ -44,7 +44,7 @@ static size_t target(void) { return (size_t)ss_mem_lean_target_mb() * MIB; }
 static size_t aim(void) { return target() / 32 * 31; } /* what comes between two looks must fit below the ceiling, too */
 static size_t ours(void) { return lean_resident() + lean_metadata(); }
 
-/* The program's own pages come after the start, too. Asked again when ours have grown by a sixteenth of the target, and ten times a second while blocks
+/* The program's own pages come after the start, too. Asked again when ours have grown by a sixteenth of the target, and once a second while blocks
  * are freed. Not with FREE: the kernel counts pages that it may take as resident. */
 static void look_at_others(bool freed) {
     static size_t seen;
