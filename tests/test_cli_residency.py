@@ -23,7 +23,7 @@ def test_a_running_process_is_shown_watched_and_drawn(tmp_path: Path) -> None:
     gates = {"HAKMEM_STATS_LIVE": str(tmp_path)}
     with subprocess.Popen([program, "--seconds=200", "--ws=5000"], env=gates, stdout=subprocess.DEVNULL) as child:
         try:
-            while not list(tmp_path.iterdir()):
+            while not (tmp_path / f"hakmem.{child.pid}").exists():
                 time.sleep(0.02)
             shown = hakmem("residency", child.pid)
             assert f"process {child.pid} runs; hakmem" in shown

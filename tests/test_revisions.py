@@ -104,12 +104,17 @@ def functions(library: Path) -> dict[str, tuple[int, list[str]]]:
     """Where each function of a library begins, and its instructions, without what only says where things are."""
     listing = ["objdump", "-d", "--no-show-raw-insn", "--section=.text", str(library)]
     told = subprocess.run(listing, capture_output=True, text=True, check=True, env={"LC_ALL": "C"}).stdout
+    exported = subprocess.run(["nm", "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True).stdout
+    names: dict[int, list[str]] = {}  # objdump tells one name of each function, and malloc is __libc_malloc, too
+    for at, _, name in re.findall(r"^([0-9a-f]+) (\w) (\w+)", exported, re.MULTILINE):
+        names.setdefault(int(at, 16), []).append(name)
     found = {}
     for at, name, body in re.findall(r"^([0-9a-f]+) <([^>]+)>:\n((?:.+\n)*)", told, re.MULTILINE):
         code = [line.split("\t", 1)[1].strip() for line in body.splitlines() if "\t" in line]
         code = [re.sub(r"-?0x[0-9a-f]+\(%rip\)( +# [0-9a-f]+ <\w+@@.*)?", "(%rip)", line) for line in code]
         code = [re.sub(r"\b[0-9a-f]+ (?=<)", "", line) for line in code if not re.search(r"\bnop|xchg +%ax,%ax", line)]
-        found[name] = int(at, 16), code
+        for each in (name, *names.get(int(at, 16), [])):
+            found[each] = int(at, 16), code
     return found
 
 
