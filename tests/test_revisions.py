@@ -104,7 +104,9 @@ def functions(library: Path) -> dict[str, tuple[int, list[str]]]:
     """Where each function of a library begins, and its instructions, without what only says where things are."""
     listing = ["objdump", "-d", "--no-show-raw-insn", "--section=.text", str(library)]
     told = subprocess.run(listing, capture_output=True, text=True, check=True, env={"LC_ALL": "C"}).stdout
-    exported = subprocess.run(["nm", "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True).stdout
+    exported = subprocess.run(
+        ["nm", "-D", "--defined-only", str(library)], capture_output=True, text=True, check=True
+    ).stdout
     names: dict[int, list[str]] = {}  # objdump tells one name of each function, and malloc is __libc_malloc, too
     for at, _, name in re.findall(r"^([0-9a-f]+) (\w) (\w+)", exported, re.MULTILINE):
         names.setdefault(int(at, 16), []).append(name)
