@@ -27,7 +27,7 @@ LEAVES = {
 }
 ALLOWED = dict(LEAVES)
 ROOMS = ("os", "live", "lean", "unit", "superslab", "span", "depot", "misuse", "slab", "large")
-ROOMS += ("heap", "background", "fork", "tcache", "census", "dump", "api")
+ROOMS += ("heap", "background", "tcache", "census", "dump", "api")
 for room in ROOMS:
     ALLOWED[room] = set(ALLOWED)
 PUBLIC = {"../include/hakmem.h", "../include/hakmem_inline.h", "gates.def"}

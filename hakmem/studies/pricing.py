@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from hakmem import stats
-from hakmem.figure import FAMILIES, Figure, Theme, family, panel
+from hakmem.figure import FAMILIES, Figure, Theme, family, panel, whiskers
 from hakmem.plots import Look, cells, looks_of
 from hakmem.stats import BASELINE
 from hakmem.verdict import Verdict, memory_of
@@ -158,9 +158,7 @@ def _share_drawing(cell: pd.DataFrame) -> Callable[[Axes, Theme], str]:
         for y, line in enumerate(lines):
             look, share = FAMILIES[family(str(line["allocator"]), {})], line["dominates %"]
             axes.barh(y, share, height=0.6, color=look.on(theme), alpha=0.85)
-            if np.isfinite(line["low %"]):
-                reach = [[share - line["low %"]], [line["high %"] - share]]
-                axes.errorbar(share, y, xerr=reach, color=theme.ink, elinewidth=1.1, capsize=2.5)
+        whiskers(axes, range(len(cell)), cell["low %"], cell["high %"], theme.ink)
         axes.set_yticks(range(len(lines)), [line["allocator"] for line in lines])
         axes.set_xlim(0, min(100.0, 1.15 * max(1.0, float(cell["high %"].fillna(cell["dominates %"]).max()))))
         axes.grid(visible=False, axis="y")

@@ -10,7 +10,6 @@
 #include "depot.h"
 #include "diag.h"
 #include "dump.h"
-#include "fork.h"
 #include "gates.h"
 #include "heap.h"
 #include "large.h"
@@ -64,16 +63,47 @@ static NOINLINE bool start(void) {
     errno = saved;
     return ready;
 }
-static inline bool started(void) {
-    fork_expect();
-    return likely(__atomic_load_n(&ready, __ATOMIC_ACQUIRE)) || start();
+static inline bool started(void) { return likely(__atomic_load_n(&ready, __ATOMIC_ACQUIRE)) || start(); }
+
+static _Thread_local bool forking; /* a thread that ends the program holds all as well, and its handler of SIGABRT may fork */
+
+static void before_fork(void) {
+    if (hak_holds_all) return;
+    lock(&start_lock);
+    heap_lock_all();
+    depot_lock_all();
+    slab_lock_all();
+    ss_lock_all();
+    lean_lock();
+    stats_lock();
+    os_lock();
+    forking = hak_holds_all = true;
 }
 
+static void after_fork(void) {
+    if (!forking) return;
+    forking = hak_holds_all = false;
+    os_unlock();
+    stats_unlock();
+    lean_unlock();
+    ss_unlock_all();
+    slab_unlock_all();
+    depot_unlock_all();
+    heap_unlock_all();
+    unlock(&start_lock);
+}
+
+static void after_fork_in_child(void) {
+    background_forked();
+    census_forked();
+    after_fork();
+}
+
+/* Not later, when a second thread is there: it could take locks while handlers of other libraries run, before a fork that ours came too late for. */
 __attribute__((constructor)) static void at_start(void) {
-    if (!started()) return;
-    if (gate_text(G_STATS_LIVE)) (void)pthread_atfork(NULL, NULL, census_forked);
-    background_start();
-    fork_expect(); /* it runs already */
+    bool can = started();
+    (void)pthread_atfork(before_fork, after_fork, after_fork_in_child);
+    if (can) background_start();
 }
 
 __attribute__((destructor)) static void at_exit(void) {
@@ -179,7 +209,6 @@ EXPORT void *API(realloc)(void *p, size_t n) {
             return p;
         }
     } else if (n > SMALL_MAX) {
-        fork_expect();
         void *q = large_resize(p, n);
         if (q) {
             STAT(realloc_in_place);

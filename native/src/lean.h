@@ -2,7 +2,8 @@
  *
  *   resident   bytes of the arena that hold, or held and may still hold, data; superslab keeps it true
  *   metadata   bytes of tables in use
- *   excess     what was resident before the start + resident + metadata - target, not below 0; 0 outside Lean
+ *   others     bytes of the process that are not ours: of the program, of libraries; read from the kernel
+ *   excess     others + resident + metadata - what Lean aims at, a little below the target; not below 0; 0 outside Lean
  *
  * The names that begin with ss_ are the user's.
  */

@@ -1,7 +1,7 @@
 #include "policy.h"
 
-size_t policy_excess(size_t target, size_t before_start, size_t resident) {
-    size_t all = before_start + resident;
+size_t policy_excess(size_t target, size_t others, size_t resident) {
+    size_t all = others + resident;
     return all > target ? all - target : 0;
 }
 

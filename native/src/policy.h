@@ -21,7 +21,7 @@ typedef struct {
 } policy_pulse;
 
 /* Bytes by which a process is above its ceiling; 0 when it is not. */
-size_t policy_excess(size_t target, size_t before_start, size_t resident);
+size_t policy_excess(size_t target, size_t others, size_t resident);
 
 /* 0 until half of the window's share is owed; then the time until a twentieth of that half is earned: many small purges would cost more a page
  * than a few. */

@@ -32,7 +32,7 @@ void slab_unlock_all(void) {
 
 uint16_t slab_caps[PRESSURE_HIGH + 1][CLASSES + 1];
 
-COLD void slab_init(void) {
+void slab_init(void) {
     for (unsigned p = PRESSURE_NONE; p <= PRESSURE_HIGH; p++)
         for (unsigned c = 1; c <= CLASSES; c++) {
             unsigned cap = policy_cap(hak_class[c].size, hak_class[c].octave, (unsigned)gate(G_TINY_MAG_SCALE_PCT), p);

@@ -30,9 +30,8 @@ slab_route slab_decide(unsigned cls);
 
 void slab_init(void); /* after gates_load */
 extern HIDDEN uint16_t slab_caps[PRESSURE_HIGH + 1][CLASSES + 1];
-static inline unsigned slab_cap(unsigned cls, policy_pressure pressure) {
-    return slab_caps[pressure][cls];
-} /* blocks of a hot list */
+/* Blocks a hot list of this class may hold. */
+static inline unsigned slab_cap(unsigned cls, policy_pressure pressure) { return slab_caps[pressure][cls]; }
 
 bool slab_cached(unsigned cls); /* whether threads may keep blocks of this class now */
 

@@ -2,7 +2,6 @@
 
 #include "background.h"
 #include "diag.h"
-#include "fork.h"
 #include "gates.h"
 #include "heap.h"
 #include "large.h"
@@ -258,7 +257,6 @@ static unsigned class_of_unknown(block *p) {
 /* Class 0, a full list, the first free of a class in this thread, or a second free that the look at the block before noticed. */
 NOINLINE void hak_free_slow(block *p, size_t cls) {
     if (!p) return;
-    fork_expect();
     unsigned c = (unsigned)cls;
     if (c) hak_tls.room[c]++; /* free counted p in, who is on no list */
     else hak_tls.room[0] = 0;

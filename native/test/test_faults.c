@@ -1,12 +1,11 @@
 /* The kernel refuses: every call of the allocator once, and every one from then on. The program gets NULL and ENOMEM, or works;
  * what it holds stays whole and the heap sound. Advice that is refused falls back to giving the mapping back. */
+#include "counters.h"
 #include "faults.h"
 #include "os.h"
 
 #include <pthread.h>
 #include <sys/resource.h>
-
-size_t hakmem_stats_json(char *buf, size_t size);
 
 typedef struct {
     unsigned char *block;
@@ -143,16 +142,6 @@ static const char *const lean[] = {"HAKMEM_SS_MEM_LEAN=1",
                                    "HAKMEM_SS_CACHE_GLOBAL=0",
                                    "HAKMEM_SS_EMPTY_RESERVE=0",
                                    NULL};
-
-static long counter(const char *name) {
-    static char text[16384];
-    char key[64];
-    CHECK(hakmem_stats_json(text, sizeof text) < sizeof text);
-    snprintf(key, sizeof key, "\"%s\":", name);
-    const char *at = strstr(text, key);
-    CHECK(at);
-    return strtol(at + strlen(key), NULL, 10);
-}
 
 /* Empty SuperSlabs and spans must go back, with their mapping when advice is refused. */
 static void memory_goes_back_without_advice(void) {

@@ -1,4 +1,5 @@
 /* Lean: what a thread leaves unused in its caches is taken back by others, whether it sleeps on or wakes up that very instant. */
+#include "counters.h"
 #include "giving_back.h"
 
 #include <pthread.h>
@@ -15,15 +16,6 @@ enum { ROUNDS = 80 };
 enum { ROUNDS = 1000 };
 #endif
 static const size_t sizes[SIZES] = {32, 200, 600, 3000};
-
-static long long counter(const char *name) {
-    static char text[32768];
-    char key[64];
-    CHECK(hakmem_stats_json(text, sizeof text) < sizeof text);
-    snprintf(key, sizeof key, "\"%s\":", name);
-    const char *at = strstr(text, key);
-    return at ? strtoll(at + strlen(key), NULL, 10) : -1; /* FAST counts nothing */
-}
 
 static size_t live(void) {
     hakmem_stats now;
@@ -92,7 +84,7 @@ static void what_an_idle_thread_holds_is_taken_back(void) {
     CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
 #endif
     await_return_to(most);
-    CHECK(counter("idle_taken") != 0);
+    CHECK(counted("idle_taken") != 0);
     pthread_barrier_wait(&meeting);
     CHECK(pthread_join(id, NULL) == 0);
     pthread_barrier_destroy(&meeting);
@@ -142,11 +134,11 @@ static void *pause_and_go_on(void *seed) {
 
 static void threads_wake_up_while_others_take(void) {
     pthread_t ids[THREADS];
-    long long taken = counter("idle_taken");
+    long taken = counted("idle_taken");
     for (uintptr_t i = 0; i < THREADS; i++) CHECK(pthread_create(&ids[i], NULL, pause_and_go_on, (void *)i) == 0);
     for (int i = 0; i < THREADS; i++) CHECK(pthread_join(ids[i], NULL) == 0);
     for (int i = 0; i < SHARED; i++) checked_free(atomic_exchange(&shared[i].block, NULL));
-    CHECK(taken < 0 || counter("idle_taken") > taken);
+    CHECK(taken < 0 || counted("idle_taken") > taken);
 }
 
 int main(int argc, char **argv) {

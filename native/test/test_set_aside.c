@@ -1,4 +1,5 @@
 /* SS_CACHE_THREAD: empty SuperSlabs that a thread sets aside, takes again first, and gives back when it ends or memory is short. */
+#include "counters.h"
 #include "giving_back.h"
 
 #include <pthread.h>
@@ -9,16 +10,6 @@ enum {
     PER_THREAD = 2,
     FOR_ALL = 1
 }; /* bytes of a block that has a SuperSlab to itself; SuperSlabs by the gates below */
-
-static long counter(const char *name) {
-    static char text[16384];
-    char key[64];
-    CHECK(hakmem_stats_json(text, sizeof text) < sizeof text);
-    snprintf(key, sizeof key, "\"%s\":", name);
-    const char *at = strstr(text, key);
-    CHECK(at);
-    return strtol(at + strlen(key), NULL, 10);
-}
 
 static char *take(size_t size) {
     char *p = A(malloc)(size);
