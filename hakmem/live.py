@@ -186,14 +186,11 @@ class _Caches:
             if not tls or self._take(tls + at["heap"], "Q")[0] != heap:
                 return {}  # nobody's, or its thread has ended
             room = self._take(tls + at["room"], f"{many}i")
-            pending = self._take(tls + at["pending"], f"{many}Q") if at["pending"] else (at["poison"],) * many
         except (OSError, struct.error):
             return {}
         cap = self._take(heap + at["cap"], f"{many}h")
         spare = [self._take(heap + at["spare"] + cls * at["spare_step"], "I")[0] for cls in range(many)]
-        return {
-            cls: max(0, cap[cls] - room[cls]) + spare[cls] + (pending[cls] != at["poison"]) for cls in range(1, many)
-        }
+        return {cls: max(0, cap[cls] - room[cls]) + spare[cls] for cls in range(1, many)}
 
 
 def find(pid: int) -> Page:

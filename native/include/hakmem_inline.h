@@ -5,9 +5,8 @@
  * -DHAK_BUILD_OBSERVE for libhakmem_observe.a; a mismatch does not link. With -DHAKMEM_INLINE_REPLACE the names malloc and free
  * in the including file become these.
  *
- *   hak_block   a block while it is free in a thread cache: { next, mac }, mac = secret ^ next on a list; while pending
- *               mac = secret, and next is whatever the program left there
- *   hak_tls     per thread, in static TLS; per class the room left on the hot list, its head, and the block freed last
+ *   hak_block   a block while it is free in a thread cache: { next, mac }, mac = key of its list ^ next
+ *   hak_tls     per thread, in static TLS; per class the room left on the hot list, its head, and its key
  *
  * Invariants: see native/src/depot.h (blocks) and native/src/tcache.h (lists).
  */
@@ -52,7 +51,7 @@ struct hak_tls {
     int32_t room[HAK_CLASSES + 1];
     hak_block *head[HAK_CLASSES + 1];
 #if HAK_CHECKS
-    hak_block *pending[HAK_CLASSES + 1];
+    uintptr_t key[HAK_CLASSES + 1]; /* no two lists have the same */
 #endif
     struct heap *heap; /* NULL: the thread is not registered */
 };
@@ -62,7 +61,6 @@ extern HAK_HIDDEN const uint8_t hak_size_class[HAK_SMALL_MAX / 16 + 1]; /* by (b
 extern HAK_HIDDEN uintptr_t hak_arena_base;
 extern HAK_HIDDEN size_t hak_arena_units; /* 0 until the start */
 extern HAK_HIDDEN uint8_t *hak_unit_class; /* class of a slab's unit; 0 sends free the slow way */
-extern HAK_HIDDEN uintptr_t hak_secret;
 
 HAK_HIDDEN void *hak_malloc_slow(size_t cls);                  /* the hot list is empty, or damaged */
 HAK_HIDDEN void *hak_malloc_large(size_t size);                /* above HAK_SMALL_MAX */
@@ -72,13 +70,6 @@ HAK_HIDDEN void hak_count_fast(int is_free);
 #else
 #define hak_count_fast(is_free) ((void)0)
 #endif
-
-static inline void hak_block_link(hak_block *b, hak_block *next) {
-    b->next = next;
-#if HAK_CHECKS
-    b->mac = hak_secret ^ (uintptr_t)next;
-#endif
-}
 
 /* Idle threads' lists are taken back behind a memory barrier in every thread (src/heap.h), which the sanitizer cannot see. */
 #ifdef __SANITIZE_THREAD__
@@ -91,15 +82,13 @@ void __tsan_acquire(void *);
 #define hak_taken_over(lists) ((void)0)
 #endif
 
-static inline int hak_block_looks_free(const hak_block *b) { return ((uintptr_t)b->next ^ b->mac) == hak_secret; }
-
-/* FAST: pop the hot list of a class. SLOW: it is empty, damaged, or its first block was freed again. */
+/* FAST: pop the hot list of a class. SLOW: it is empty, damaged, or its first block is not this list's. */
 static inline void *hak_alloc_class(size_t c) {
     HAK_OPAQUE(c);
     hak_block *p = hak_tls.head[c];
     HAK_OPAQUE(p); /* or gcc keeps the result in another register than the one it returns */
 #if HAK_CHECKS
-    hak_block *next = (hak_block *)(p->mac ^ hak_secret);
+    hak_block *next = (hak_block *)(p->mac ^ hak_tls.key[c]);
     if (HAK_UNLIKELY(next != p->next)) return hak_malloc_slow(c);
     HAK_OPAQUE(c);
     p->mac = 0;
@@ -120,11 +109,17 @@ static inline void *hakmem_malloc(size_t size) {
     return hak_alloc_class(hak_size_class[(size + 15) >> 4]);
 }
 
-/* FAST: the block freed before goes on the hot list, this one becomes pending. SLOW: a full list, a second free, or the block
- * freed before was handed out or written to since. Class 0 needs no test: its list has no room, ever. */
+/* FAST: push the hot list of the class. SLOW: it is full, or p is its first block. Class 0 needs no test: its list has no room, ever.
+ * To the checks a pointer that is no multiple of 16 belongs to no unit: its low bits come out on top. */
 static inline void hakmem_free(void *v) {
     hak_block *p = (hak_block *)v;
-    size_t u = ((uintptr_t)p - hak_arena_base) >> HAK_UNIT_SHIFT;
+    uintptr_t at = (uintptr_t)p - hak_arena_base;
+#if HAK_CHECKS
+    at = at >> 4 | at << (sizeof at * 8 - 4);
+    size_t u = at >> (HAK_UNIT_SHIFT - 4);
+#else
+    size_t u = at >> HAK_UNIT_SHIFT;
+#endif
     if (HAK_UNLIKELY(u >= hak_arena_units)) {
         hak_free_slow(p, 0);
         return;
@@ -135,24 +130,20 @@ static inline void hakmem_free(void *v) {
         return;
     }
     HAK_OPAQUE(c);
+    hak_block *head = hak_tls.head[c];
 #if HAK_CHECKS
-    hak_block *q = hak_tls.pending[c];
-    if (HAK_UNLIKELY(p == q) || HAK_UNLIKELY(q->mac != hak_secret)) {
+    if (HAK_UNLIKELY(p == head)) {
         hak_free_slow(p, c);
         return;
     }
     HAK_OPAQUE(c);
-    hak_tls.pending[c] = p;
-    p->mac = hak_secret; /* a store only: p may be cold. Were p on a list, its link would no longer agree */
-    hak_block_link(q, hak_tls.head[c]);
+    p->mac = hak_tls.key[c] ^
+             (uintptr_t)head; /* stores only: p may be cold. Were it on another list, its link would no longer agree there */
+#endif
+    p->next = head;
     HAK_OPAQUE(c);
     hak_listed();
-    hak_tls.head[c] = q;
-#else
-    p->next = hak_tls.head[c];
-    HAK_OPAQUE(c);
     hak_tls.head[c] = p;
-#endif
     hak_count_fast(1);
 }
 

@@ -2,7 +2,7 @@
  *
  *   malloc   FAST  size -> class (byte table), pop the class's hot list
  *            SLOW  tcache_malloc_slow -> slab_refill -> ss_units_alloc -> os;  above 32 KiB large_alloc
- *   free     FAST  unit -> class (byte map), the block freed before goes on the hot list, this one becomes pending
+ *   free     FAST  unit -> class (byte map), push the class's hot list
  *            SLOW  hak_free_slow -> depot or slab_flush;  large_free;  or the end of the program
  */
 #include "background.h"
@@ -169,7 +169,7 @@ static unsigned class_of_live(void *p, const char *what) {
     if (large_owns(p)) return 0;
     misuse_check_live(p, what);
     unsigned c = unit_record(unit_of(p))->cls;
-    if (tcache_holds(p, c)) hak_fatal(what, p, hak_class[c].size);
+    if (HAK_CHECKS && block_looks_free(p) && tcache_holds(p, c)) hak_fatal(what, p, hak_class[c].size);
     return c;
 }
 

@@ -217,10 +217,9 @@ static void describe(char *buf, size_t size) {
         offsetof(live_page, known), offsetof(live_page, shown), offsetof(live_page, moving), offsetof(live_page, meta),
         offsetof(live_page, counts), offsetof(stats_block, n), offsetof(live_page, words));
     PUT(",\"count_bytes\":%zu,\"count_blocks\":%d,\"head_words\":%d,", sizeof(stats_block), LIVE_SLOTS, LIVE_HEAD);
-    PUT("\"caches\":{\"made\":%llu,\"poison\":%llu,\"next\":%zu,\"tls\":%zu,\"cap\":%zu,\"spare\":%zu,\"spare_step\":%zu,",
-        (unsigned long long)(uintptr_t)t.made, (unsigned long long)(uintptr_t)t.poison, t.next, t.tls, t.cap, t.spare,
-        t.spare_step);
-    PUT("\"room\":%zu,\"heap\":%zu,\"pending\":%zu},", t.room, t.heap, t.pending);
+    PUT("\"caches\":{\"made\":%llu,\"next\":%zu,\"tls\":%zu,\"cap\":%zu,\"spare\":%zu,\"spare_step\":%zu,",
+        (unsigned long long)(uintptr_t)t.made, t.next, t.tls, t.cap, t.spare, t.spare_step);
+    PUT("\"room\":%zu,\"heap\":%zu},", t.room, t.heap);
     PUT("\"depot\":{\"counts\":%llu,\"chains\":%llu,\"step\":%zu,\"chain_step\":%zu}}\n", (unsigned long long)(uintptr_t)d.counts,
         (unsigned long long)(uintptr_t)d.chains, d.step, d.chain_step);
     _Static_assert(sizeof(((live_page *)0)->text) >= 8192 + GATE_TEXT_MAX * 2, "the longest paths leave room for the rest");

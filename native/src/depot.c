@@ -7,7 +7,7 @@
 
 uintptr_t hak_secret;
 #if HAK_CHECKS
-block hak_sentinel = {NULL, 1}; /* 1 is neither the secret nor 0, which the secret is before the start */
+block hak_sentinel = {NULL, UINTPTR_MAX}; /* no list's key, nor 0, which keys are before the start */
 #endif
 
 typedef struct {
@@ -19,7 +19,7 @@ typedef struct {
 /* All zero, as a plain mutex is: resident where it is used only, and most programs hand over chains of few classes. */
 static shelf shelves[CLASSES + 1] = {[0 ... CLASSES] = {.lock = PTHREAD_MUTEX_INITIALIZER}};
 
-void depot_init(void) { hak_secret = os_random() | 2; }
+void depot_init(void) { hak_secret = os_random() & INTPTR_MAX; /* the sentinel never looks free */ }
 
 void depot_lock_all(void) {
     for (unsigned c = 1; c <= CLASSES; c++) lock(&shelves[c].lock);
@@ -55,6 +55,14 @@ bool depot_get(unsigned cls, chain *c) {
     return ok;
 }
 
+bool chain_holds(const chain *c, const block *b) {
+    const block *at = c->head;
+    for (unsigned i = 0; i < c->count && at != LIST_END; i++, at = at->next)
+        if (at == b) return true;
+        else if (HAK_CHECKS && !block_links(at, c->key)) break;
+    return false;
+}
+
 size_t depot_blocks(unsigned cls) {
     shelf *s = &shelves[cls];
     size_t n = 0;
@@ -68,8 +76,7 @@ bool depot_holds(const block *b, unsigned cls) {
     shelf *s = &shelves[cls];
     bool found = false;
     lock(&s->lock);
-    for (unsigned i = 0; i < s->count && !found; i++)
-        for (const block *at = s->chains[i].head; at != LIST_END && !found; at = at->next) found = at == b;
+    for (unsigned i = 0; i < s->count && !found; i++) found = chain_holds(&s->chains[i], b);
     unlock(&s->lock);
     return found;
 }

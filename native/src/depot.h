@@ -1,9 +1,10 @@
 /* depot: chains of free blocks, and where threads leave them for each other.
  *
- *   block   while free in a thread cache: { next, mac }, mac = secret ^ next, so a second free and a damaged list show. From its free
- *           until it is put on a list mac = secret, the mark. What a program copies about can look the same: a look-alike is
- *           a second free only if misuse_is_free() agrees.
- *   chain   blocks linked by `next`, ended by LIST_END
+ *   block   while free in a thread cache: { next, mac }, mac = key ^ next with the key of its list, so a damaged list shows, and a block that was
+ *           freed again since and is on another one. In its slab mac = ~secret, or 0 if its page was given back. What a program
+ *           copies about can look the same: a look-alike is a second free only if misuse_is_free() agrees.
+ *   key     secret ^ a number below 2^32 that no other list has (heap.h)
+ *   chain   blocks linked by `next`, ended by LIST_END, and their key
  *   depot   per class up to DEPOT_CHAINS full chains, handed over in O(1): a cache like the lists they were, not looked at block by block
  *           before a flush takes them
  */
@@ -16,6 +17,7 @@ typedef hak_block block;
 
 typedef struct {
     block *head;
+    uintptr_t key; /* 0 without checks */
     unsigned count;
 } chain;
 
@@ -26,9 +28,33 @@ extern HIDDEN block hak_sentinel; /* ends every list; never looks free */
 #define LIST_END NULL
 #endif
 
-void depot_init(void); /* draws the secret */
+extern HIDDEN uintptr_t hak_secret;
+void depot_init(void); /* draws it */
+
+static inline void block_link(block *b, block *next, uintptr_t key) {
+    b->next = next;
+#if HAK_CHECKS
+    b->mac = key ^ (uintptr_t)next;
+#else
+    (void)key;
+#endif
+}
+static inline void block_into_slab(block *b) {
+#if HAK_CHECKS
+    b->mac = ~hak_secret;
+#else
+    (void)b;
+#endif
+}
+static inline bool block_was_in_slab(uintptr_t mac, bool may_be_lost) { return mac == ~hak_secret || (may_be_lost && mac == 0); }
+static inline bool block_links(const block *b, uintptr_t key) { return (b->mac ^ (uintptr_t)b->next) == key; }
+static inline bool block_looks_free(const block *b) { /* on whatever list, or in its slab */
+    return ((uintptr_t)b->next ^ b->mac ^ hak_secret) >> 32 == 0 || b->mac == ~hak_secret;
+}
+
 bool depot_put(unsigned cls, chain c); /* false: full, or Lean keeps no chains at rest */
 bool depot_get(unsigned cls, chain *c);
+bool chain_holds(const chain *c, const block *b);  /* as far as it is linked */
 size_t depot_blocks(unsigned cls);                 /* in all chains of a class */
 bool depot_holds(const block *b, unsigned cls);    /* b is on one of them */
 void depot_lock_all(void), depot_unlock_all(void); /* around fork */

@@ -35,6 +35,7 @@ static heap *make(void) {
     if (!fresh_left) return NULL;
     fresh_left--;
     poke(&count, count + 1);
+    fresh->number = (uint16_t)count;
     fresh->made = hak_heaps;
     return hak_heaps = fresh++;
 }
@@ -71,6 +72,7 @@ static chain back[2 * CLASSES + 1]; /* of one heap: [c] from its hot list, [CLAS
 #if HAK_CHECKS
 typedef struct {
     block *first, *second, *rest;
+    uintptr_t key;
 } cut;
 
 /* While the SuperSlabs are locked the block's memory stays; nothing else is known about it. */
@@ -82,11 +84,11 @@ UNSEEN static bool is_a_block(const block *b, unsigned c) {
            class_block_at(&hak_class[c], (uintptr_t)b & UNIT_MASK) < hak_class[c].count;
 }
 
-/* The block behind b on a list; NULL: b is on none. */
-UNSEEN static block *behind(const block *b, unsigned c) {
+/* The block behind b on a list; NULL: b is not on it. */
+UNSEEN static block *behind(const block *b, unsigned c, uintptr_t key) {
     if (!is_a_block(b, c)) return NULL;
     block *next = peek(&b->next);
-    return peek(&b->mac) == (hak_secret ^ (uintptr_t)next) ? next : NULL;
+    return peek(&b->mac) == (key ^ (uintptr_t)next) ? next : NULL;
 }
 
 /* A block that is live meanwhile does not hold `from`: malloc clears the word. */
@@ -94,11 +96,12 @@ UNSEEN static bool change(block *b, unsigned c, uintptr_t from, uintptr_t to) {
     return is_a_block(b, c) && __atomic_compare_exchange_n(&b->mac, &from, to, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-static bool begin_cut(cut *k, block *first, unsigned c) {
+static bool begin_cut(cut *k, const struct hak_tls *lists, unsigned c) {
     ss_lock_all();
-    *k = (cut){.first = first, .second = behind(first, c)};
-    if (k->second && k->second != LIST_END) k->rest = behind(k->second, c);
-    bool ok = k->rest && k->rest != LIST_END && change(k->second, c, hak_secret ^ (uintptr_t)k->rest, misuse_mark_of(k->rest));
+    *k = (cut){.first = lists->head[c], .key = lists->key[c]};
+    k->second = behind(k->first, c, k->key);
+    if (k->second && k->second != LIST_END) k->rest = behind(k->second, c, k->key);
+    bool ok = k->rest && k->rest != LIST_END && change(k->second, c, k->key ^ (uintptr_t)k->rest, misuse_mark_of(k->rest, k->key));
     ss_unlock_all();
     return ok;
 }
@@ -106,28 +109,29 @@ static bool begin_cut(cut *k, block *first, unsigned c) {
 /* After the barrier; `first` is where the list begins now. */
 UNSEEN static bool end_cut(const cut *k, const block *first, unsigned c) {
     ss_lock_all();
-    bool ok = first == k->first && behind(first, c) == k->second && peek(&k->second->mac) == misuse_mark_of(k->rest);
+    uintptr_t mark = misuse_mark_of(k->rest, k->key);
+    bool ok = first == k->first && behind(first, c, k->key) == k->second && peek(&k->second->mac) == mark;
     if (ok) {
         poke(&k->second->next, LIST_END);
-        __atomic_store_n(&k->second->mac, hak_secret ^ (uintptr_t)LIST_END, __ATOMIC_RELEASE);
+        __atomic_store_n(&k->second->mac, k->key ^ (uintptr_t)LIST_END, __ATOMIC_RELEASE);
     } else {
-        (void)change(k->second, c, misuse_mark_of(k->rest), hak_secret ^ (uintptr_t)k->rest);
+        (void)change(k->second, c, mark, k->key ^ (uintptr_t)k->rest);
     }
     ss_unlock_all();
     return ok;
 }
 
-static chain counted(block *head) {
-    chain out = {head, 0};
-    for (const block *b = head; b != LIST_END; b = b->next) {
+static chain counted(const cut *k, unsigned most) {
+    chain out = {k->rest, k->key, 0};
+    for (const block *b = k->rest; b != LIST_END && out.count < most; b = b->next) { /* a block freed twice makes a ring */
         out.count++;
-        if (!hak_block_looks_free(b)) break; /* damaged: the flush will say so */
+        if (!block_links(b, k->key)) break; /* damaged: the flush will say so */
     }
     return out;
 }
 
 static uint32_t look_of(const struct hak_tls *t, unsigned c) {
-    return (uint32_t)((uintptr_t)t->head[c] >> 4 ^ (uintptr_t)t->pending[c] * 31 ^ (uintptr_t)(uint32_t)t->room[c] << 20);
+    return (uint32_t)((uintptr_t)t->head[c] >> 4 ^ (uintptr_t)(uint32_t)t->room[c] << 20);
 }
 
 static void take_hot(heap *h, struct hak_tls *lists) {
@@ -136,7 +140,7 @@ static void take_hot(heap *h, struct hak_tls *lists) {
     for (unsigned c = 1; c <= CLASSES; c++) {
         uint32_t look = look_of(lists, c);
         bool idle = (look == h->seen[c] || !IDLE_NS_PER_MS) && lists->head[c] != LIST_END && os_barrier_on() &&
-                    begin_cut(&cuts[c], lists->head[c], c);
+                    begin_cut(&cuts[c], lists, c);
         h->seen[c] = look;
         if (!idle) cuts[c].rest = NULL;
         any |= idle;
@@ -146,7 +150,7 @@ static void take_hot(heap *h, struct hak_tls *lists) {
     hak_taken_over(h->tls);
     for (unsigned c = 1; c <= CLASSES; c++) {
         if (!cuts[c].rest || !end_cut(&cuts[c], sure ? lists->head[c] : NULL, c)) continue;
-        back[c] = counted(cuts[c].rest);
+        back[c] = counted(&cuts[c], (unsigned)(h->cap[c] - lists->room[c]));
         h->taken[c] += (uint16_t)back[c].count;
         h->cap[c] -= (int16_t)back[c].count;
     }

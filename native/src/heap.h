@@ -1,7 +1,7 @@
 /* heap: what a thread holds beside its hot lists; all threads' heaps in one list; what idle threads hold is taken back.
  *
  * With Lean, half a second apart (SS_LEAN_CACHE_IDLE_MS) some thread on a slow way looks at the lists of all others. A list that looks as it did
- * half a second ago goes back to its slabs, except for two blocks and the pending one, though its owner may wake up at any instant, and
+ * half a second ago goes back to its slabs, except for two blocks, though its owner may wake up at any instant, and
  * its malloc and free know nothing of it:
  *
  *   1. The second block of the list is marked: it no longer looks free, so malloc, which checks that, takes the slow way there.
@@ -30,7 +30,8 @@ typedef struct heap {
     policy_pressure pressure; /* under which cap was decided */
     hak_lock lock;            /* held on the owner's slow ways, with Lean */
     struct hak_tls *tls;      /* of the thread that has it; NULL: nobody */
-    struct heap *next, *made; /* the next unused one; the one made before, which stays when a heap is used again */
+    struct heap *next, *made; /* the next unused one; the one made before, which stays when a heap is used again, as do: */
+    uint16_t number, lists;   /* whose key this is; how many lists it has begun */
 } heap;
 
 extern HIDDEN heap *hak_heaps; /* the one made last */
@@ -38,6 +39,9 @@ extern HIDDEN heap *hak_heaps; /* the one made last */
 heap *heap_new(struct hak_tls *tls); /* cleared, and tls->heap; NULL: no memory */
 void heap_end(heap *h);              /* its lists are empty */
 size_t heap_bytes(void);             /* of all records */
+
+/* For a list that begins: no other that is in use has it (65,536 heaps and lists of each later one might). */
+static inline uintptr_t heap_new_key(heap *h) { return HAK_CHECKS ? hak_secret ^ ((uint32_t)h->number << 16 | ++h->lists) : 0; }
 
 static inline void heap_enter(heap *h) {
     if (lean_releases()) lock(&h->lock);

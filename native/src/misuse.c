@@ -12,15 +12,15 @@ static bool in_slab(const void *p) {
     return in_arena(p) && unit_of(p) < units_known() && unit_record(unit_of(p))->state == UNIT_SLAB;
 }
 
-UNSEEN bool misuse_on_list(const block *b) {
-    while (HAK_CHECKS && peek(&b->mac) == misuse_mark_of(peek(&b->next))) sched_yield();
-    return hak_block_looks_free(b);
+UNSEEN bool misuse_on_list(const block *b, uintptr_t key) {
+    while (peek(&b->mac) == misuse_mark_of(peek(&b->next), key)) sched_yield();
+    return block_links(b, key);
 }
 
 _Noreturn COLD void misuse_bad_link(const block *b, unsigned cls) {
     size_t size = hak_class[cls].size;
     if (b == LIST_END) hak_fatal("double free (which block is not known: two lists share their end)", NULL, size);
-    hak_fatal(b->mac == hak_secret ? "double free" : "corrupted free list", b, size);
+    hak_fatal(block_looks_free(b) ? "double free" : "corrupted free list: double free, or written to after it was freed", b, size);
 }
 
 _Noreturn COLD void misuse_bad_free(const void *p) {
@@ -60,5 +60,5 @@ void misuse_check_live(const void *p, const char *what) {
     /* No live block stands on a page that was given back. */
     bool page_gone = unit_pages(off, off + 1) & (uint16_t)~peek(&s->resident);
     if (page_gone || i >= peek(&s->carved) || is_free_bit(s, i)) hak_fatal(what, p, c->size);
-    if (HAK_CHECKS && hak_block_looks_free(p) && misuse_is_free(p, s->cls)) hak_fatal(what, p, c->size);
+    if (HAK_CHECKS && block_looks_free(p) && misuse_is_free(p, s->cls)) hak_fatal(what, p, c->size);
 }

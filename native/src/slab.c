@@ -17,9 +17,12 @@ static slab_class classes[CLASSES + 1] = {[0 ... CLASSES] = {.lock = HAK_LOCK_IN
 
 #define GROUPS 64
 #define SLABS_LOOKED_AT 8
+#define BLOCKS_LOOKED_AT 64
 typedef struct {
     unit *slab;
     uint32_t word;
+    enum { FRESH, HELD, LOST } what; /* never handed out; they hold what a flush left in them; on pages that were given back */
+    bool given_back;                 /* some page of the slab was */
     uint64_t mask;
 } group;
 
@@ -82,6 +85,18 @@ static void drop_candidate(unit *s) {
 
 /* ---- making and ending slabs ---- */
 
+/* A block that was freed twice and handed out between is free by its bit, and out: its memory must not go. Looked for among blocks of 1 KiB and
+ * more, of which there are few; of smaller ones it would cost 4 % where all are flushed. [from, to), all free by their bits. */
+static void check_are_back(const unit *s, unsigned from, unsigned to) {
+    const class_info *c = &hak_class[s->cls];
+    if (!HAK_CHECKS || c->count > BLOCKS_LOOKED_AT) return;
+    for (unsigned i = from; i < to && i < s->carved; i++) {
+        size_t at = (size_t)i * c->size;
+        const block *b = (const block *)(unit_address(unit_number(s)) + at);
+        if (s->resident & unit_pages(at, at + sizeof *b) && !block_was_in_slab(b->mac, s->given_back)) misuse_bad_link(b, s->cls);
+    }
+}
+
 /* free() takes the fast way in this slab while threads may keep its blocks. */
 static void show_class(const unit *s) { poke(&hak_unit_class[unit_number(s)], slab_cached(s->cls) ? s->cls : 0); }
 
@@ -99,7 +114,7 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
         memset(unit_bits(s, hak_class[cls].count), 0, div_up(hak_class[cls].count, 64) * 8);
     s->state = UNIT_SLAB;
     s->cls = (uint8_t)cls;
-    s->listed = s->bare = 0;
+    s->listed = s->bare = s->given_back = 0;
     s->cand_at = NULL;
     s->hint = 0;
     s->nfree = s->carved = 0;
@@ -114,6 +129,7 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
 
 /* An empty slab of nobody, on no list. */
 static void end_slab(slab_heap *h, unit *s) {
+    check_are_back(s, 0, s->carved);
     stat_octave(hak_class[s->cls].octave, OCT_EMPTY, 1);
     drop_candidate(s);
     s->state = UNIT_FREE;
@@ -147,8 +163,10 @@ static uint16_t free_pages(unit *s) {
     uint16_t out = 0;
     for (unsigned i = 0; i < unit_page_count(); i++) {
         size_t a = (size_t)i << hak_page_shift, b = a + ((size_t)1 << hak_page_shift);
-        if ((s->resident >> i & 1) && blocks_free(s, bits, (unsigned)(a / c->size), (unsigned)div_up(b, c->size)))
-            out |= (uint16_t)(1u << i);
+        unsigned from = (unsigned)(a / c->size), to = (unsigned)div_up(b, c->size);
+        if (!(s->resident >> i & 1) || !blocks_free(s, bits, from, to)) continue;
+        check_are_back(s, from, to);
+        out |= (uint16_t)(1u << i);
     }
     return out;
 }
@@ -211,7 +229,7 @@ static unsigned take_freed(unit *s, unsigned want, bool resident, group *g, unsi
     uint64_t *bits = unit_bits(s, c->count);
     bool all_resident = all_carved_resident(s), left_some = false;
     unsigned got = 0, w = s->hint, words = (unsigned)div_up(c->count, 64);
-    for (; w < words && got < want && *groups < GROUPS && s->nfree; w++) {
+    for (; w < words && got < want && *groups < GROUPS - 1 && s->nfree; w++) {
         uint64_t mask = bits[w];
         if (mask && resident && !all_resident && (mask = on_resident_pages(s, w, mask)) != bits[w]) left_some = true;
         if (!mask) continue;
@@ -220,8 +238,10 @@ static unsigned take_freed(unit *s, unsigned want, bool resident, group *g, unsi
         poke(&bits[w], bits[w] & ~mask);
         s->nfree -= n;
         got += n;
-        if (!all_resident) touch_blocks(s, w, mask);
-        g[(*groups)++] = (group){s, w, mask};
+        uint64_t held = all_resident ? mask : on_resident_pages(s, w, mask), lost = mask & ~held;
+        if (held) g[(*groups)++] = (group){s, w, HELD, s->given_back, held};
+        if (lost) g[(*groups)++] = (group){s, w, LOST, true, lost};
+        if (lost) touch_blocks(s, w, lost);
         if (got == want) break;
     }
     if (left_some) {
@@ -242,7 +262,7 @@ static unsigned carve(unit *s, unsigned want, group *g, unsigned *groups) {
     while (s->carved < upto && *groups < GROUPS) {
         unsigned w = s->carved / 64, bit = s->carved % 64, n = upto - s->carved;
         if (n > 64 - bit) n = 64 - bit;
-        g[(*groups)++] = (group){s, w, bits64(n) << bit};
+        g[(*groups)++] = (group){s, w, FRESH, false, bits64(n) << bit};
         poke(&s->carved, s->carved + n);
         got += n;
     }
@@ -251,16 +271,23 @@ static unsigned carve(unit *s, unsigned want, group *g, unsigned *groups) {
     return got;
 }
 
-static chain link_blocks(const group *g, unsigned groups, unsigned cls) {
+/* Not so if it was freed twice and perhaps handed out between. A page that was given back is written to first, or it would fault twice. */
+static void check_is_back(block *b, const group *g, unsigned cls) {
+    uintptr_t was = g->what == LOST ? __atomic_exchange_n(&b->mac, 0, __ATOMIC_RELAXED) : b->mac;
+    if (!block_was_in_slab(was, g->given_back)) misuse_bad_link(b, cls);
+}
+
+static chain link_blocks(const group *g, unsigned groups, unsigned cls, uintptr_t key) {
     size_t size = hak_class[cls].size;
-    chain out = {LIST_END, 0};
+    chain out = {LIST_END, key, 0};
     for (unsigned i = groups; i-- > 0;) { /* backwards, so that the chain runs in address order */
         char *base = unit_address(unit_number(g[i].slab)) + (size_t)g[i].word * 64 * size;
         for (uint64_t m = g[i].mask; m; out.count++) {
             unsigned bit = 63 - (unsigned)__builtin_clzll(m);
             m &= ~((uint64_t)1 << bit);
             block *b = (block *)(base + bit * size);
-            hak_block_link(b, out.head);
+            if (HAK_CHECKS && g[i].what != FRESH) check_is_back(b, &g[i], cls);
+            block_link(b, out.head, key);
             out.head = b;
         }
     }
@@ -297,7 +324,7 @@ static unsigned take_sparingly(slab_heap *h, slab_class *k, unsigned cls, unsign
     }
 }
 
-chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
+chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided, uintptr_t key) {
     slab_route r = decided ? *decided : slab_decide(cls);
     slab_class *k = &classes[cls];
     group g[GROUPS];
@@ -324,7 +351,7 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided) {
         got += n;
     }
     unlock(&k->lock);
-    chain out = link_blocks(g, groups, cls);
+    chain out = link_blocks(g, groups, cls, key);
     stat_octave(hak_class[cls].octave, OCT_TAKEN, out.count);
     if (decided ? r.lean : lean_releases()) slab_purge_if_due(false);
     return out;
@@ -348,20 +375,21 @@ static unsigned gather(chain *c, unsigned cls, group *g) {
     unsigned groups = 0;
     while (c->count) {
         block *b = c->head;
-        if (HAK_CHECKS && !misuse_on_list(b)) misuse_bad_link(b, cls);
+        if (HAK_CHECKS && !misuse_on_list(b, c->key)) misuse_bad_link(b, cls);
         unsigned i, j;
         unit *s = locate(b, cls, &i);
         for (j = groups; j-- > 0;)
             if (g[j].slab == s && g[j].word == i / 64) break;
         if (j == UINT32_MAX) {
             if (groups == GROUPS) return groups;
-            g[j = groups++] = (group){s, i / 64, 0};
+            g[j = groups++] = (group){.slab = s, .word = i / 64};
         }
         uint64_t bit = (uint64_t)1 << (i % 64);
         if (g[j].mask & bit) hak_fatal("double free", b, hak_class[cls].size);
         g[j].mask |= bit;
         c->head = b->next;
         c->count--;
+        block_into_slab(b);
     }
     return groups;
 }

@@ -35,8 +35,8 @@ static inline unsigned slab_cap(unsigned cls, policy_pressure pressure) { return
 
 bool slab_cached(unsigned cls); /* whether threads may keep blocks of this class now */
 
-/* Fetch up to a batch of blocks; count 0: out of memory. `decided` NULL: each layer decides for itself. */
-chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided);
+/* Fetch up to a batch of blocks, linked with `key`; count 0: out of memory. `decided` NULL: each layer decides for itself. */
+chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided, uintptr_t key);
 /* Give a chain back to its slabs; ends the program on a block that is free already, or none. Checks every block. */
 void slab_flush(slab_heap *h, unsigned cls, chain c);
 void slab_drain_depot(void);     /* what threads have left for each other goes back likewise */

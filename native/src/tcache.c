@@ -11,8 +11,7 @@
 #include <string.h>
 
 #if HAK_CHECKS
-block hak_poison = {NULL, 1}; /* like the sentinel: 1 is neither the secret nor 0 */
-_Thread_local tcache hak_tls = {.head = {[0 ... CLASSES] = &hak_sentinel}, .pending = {[0 ... CLASSES] = &hak_poison}};
+_Thread_local tcache hak_tls = {.head = {[0 ... CLASSES] = &hak_sentinel}};
 #else
 _Thread_local tcache hak_tls;
 #endif
@@ -23,10 +22,23 @@ static _Thread_local bool left; /* its destructor ran, and may have been the las
 
 /* ---- threads come and go ---- */
 
-static void empty_list(const heap *h, unsigned c) {
-    hak_tls.head[c] = LIST_END;
-    hak_tls.room[c] = h->cap[c];
+static void set_list(const heap *h, unsigned c, chain to) {
+    hak_tls.head[c] = to.head;
+    hak_tls.room[c] = h->cap[c] - (int32_t)to.count;
+#if HAK_CHECKS
+    hak_tls.key[c] = to.key;
+#endif
 }
+
+static chain hot_list(const heap *h, unsigned c) {
+    chain out = {.head = hak_tls.head[c], .count = (unsigned)(h->cap[c] - hak_tls.room[c])};
+#if HAK_CHECKS
+    out.key = hak_tls.key[c];
+#endif
+    return out;
+}
+
+static void begin_list(heap *h, unsigned c) { set_list(h, c, (chain){LIST_END, heap_new_key(h), 0}); }
 
 static void decide_caps(heap *h) {
     h->pressure = lean_pressure();
@@ -39,12 +51,7 @@ static heap *join(void) {
     if (likely(h != NULL)) return h;
     if (!(h = heap_new(&hak_tls))) return NULL;
     decide_caps(h);
-    for (unsigned c = 0; c <= CLASSES; c++) {
-        empty_list(h, c);
-#if HAK_CHECKS
-        hak_tls.pending[c] = &hak_poison;
-#endif
-    }
+    for (unsigned c = 0; c <= CLASSES; c++) begin_list(h, c);
     left = false;
     ss_join();
     stats_register(&h->stats);
@@ -65,45 +72,26 @@ static void settle(heap *h, unsigned c) {
 
 static chain take_hot(heap *h, unsigned c) {
     settle(h, c);
-    chain out = {hak_tls.head[c], (unsigned)(h->cap[c] - hak_tls.room[c])};
-    empty_list(h, c);
+    chain out = hot_list(h, c);
+    begin_list(h, c);
     return out;
 }
 
-static void push(block *p, unsigned c) {
-    hak_block_link(p, hak_tls.head[c]);
+static void push(const heap *h, block *p, unsigned c) {
+    chain hot = hot_list(h, c);
+    block_link(p, hot.head, hot.key);
     hak_listed();
-    hak_tls.head[c] = p;
-    hak_tls.room[c]--;
+    set_list(h, c, (chain){p, hot.key, hot.count + 1});
 }
 
 /* A block on its way to a list or back to its slab must not be on a list. */
 static void check_not_listed(const block *p, unsigned c) {
-    if (!HAK_CHECKS || !hak_block_looks_free(p)) return;
-    bool found = misuse_is_free(p, c);
-    const chain lists[] = {{hak_tls.head[c], 0}, hak_tls.heap ? hak_tls.heap->spare[c] : (chain){0}};
-    for (int i = 0; i < 2 && !found; i++)
-        for (const block *b = lists[i].head; b && b != LIST_END && !found; b = b->next) found = b == p;
-    if (found) hak_fatal("double free", p, hak_class[c].size);
-}
-
-static void push_pending(unsigned c) {
-#if HAK_CHECKS
-    block *q = hak_tls.pending[c];
-    if (q == &hak_poison) return;
-    if (q->mac != hak_secret) /* linked or handed out meanwhile, or else its words are the program's */
-        hak_fatal(q->mac == 0 || hak_block_looks_free(q) ? "double free" : "double free, or written to after it was freed", q,
-                  hak_class[c].size);
-    hak_tls.pending[c] = &hak_poison;
-    push(q, c);
-#else
-    (void)c;
-#endif
+    if (HAK_CHECKS && block_looks_free(p) && (misuse_is_free(p, c) || tcache_holds(p, c)))
+        hak_fatal("double free", p, hak_class[c].size);
 }
 
 static void drain(heap *h) {
     for (unsigned c = 1; c <= CLASSES; c++) {
-        push_pending(c);
         chain hot = take_hot(h, c), spare = h->spare[c];
         h->spare[c] = (chain){0};
         if (hot.count) slab_flush(&h->slabs, c, hot);
@@ -157,7 +145,7 @@ static bool fetch(heap *h, unsigned cls, chain *out) {
     slab_route r;
     bool ssot = gate(G_ALLOC_PASSDOWN_SSOT);
     if (ssot) r = slab_decide(cls);
-    *out = slab_refill(&h->slabs, cls, ssot ? &r : NULL);
+    *out = slab_refill(&h->slabs, cls, ssot ? &r : NULL, hot_list(h, cls).key);
     STAT(refill_slab);
     return out->count > 0;
 }
@@ -165,7 +153,7 @@ static bool fetch(heap *h, unsigned cls, chain *out) {
 static void *pop(unsigned c) {
     block *p = hak_tls.head[c];
 #if HAK_CHECKS
-    if (!misuse_on_list(p)) misuse_bad_link(p, c);
+    if (!misuse_on_list(p, hak_tls.key[c])) misuse_bad_link(p, c);
     p->mac = 0;
 #endif
     hak_tls.head[c] = p->next;
@@ -180,15 +168,12 @@ static void *refill_and_pop(heap *h, unsigned cls) {
         chain c;
         if (!fetch(h, cls, &c)) return NULL;
         STAT_N(tls_sll, c.count);
-        hak_tls.head[cls] = c.head;
-        hak_tls.room[cls] = h->cap[cls] - (int32_t)c.count;
+        set_list(h, cls, c);
     }
     return pop(cls);
 }
 
 NOINLINE void *tcache_malloc_slow(size_t cls) {
-    block *first = hak_tls.head[cls];
-    if (first != LIST_END && tcache_holds(first, (unsigned)cls)) hak_fatal("double free", first, hak_class[cls].size);
     heap *h = join();
     if (!h) return NULL;
     heap_enter(h);
@@ -226,19 +211,13 @@ static void keep(heap *h, block *p, unsigned c) {
     settle(h, c);
     check_not_listed(p, c);
     if (hak_tls.room[c] <= 0) overflow(h, c); /* before: the blocks freed last stay at hand */
-#if HAK_CHECKS
-    push_pending(c);
-    p->mac = hak_secret;
-    hak_tls.pending[c] = p;
-#else
-    push(p, c);
-#endif
+    push(h, p, c);
 }
 
 static void give_back(slab_heap *h, block *p, unsigned c) {
     check_not_listed(p, c);
-    hak_block_link(p, LIST_END);
-    slab_flush(h, c, (chain){p, 1});
+    block_link(p, LIST_END, hak_secret);
+    slab_flush(h, c, (chain){p, hak_secret, 1});
 }
 
 /* Class of a block that free knows nothing of; 0: it was a large one, and is gone. */
@@ -254,14 +233,13 @@ static unsigned class_of_unknown(block *p) {
     return unit_record(u)->cls;
 }
 
-/* Class 0, a full list, the first free of a class in this thread, or a second free that the look at the block before noticed. */
+/* Class 0, a full list, or a second free of what is first on it. */
 NOINLINE void hak_free_slow(block *p, size_t cls) {
     if (!p) return;
     unsigned c = (unsigned)cls;
     if (c) hak_tls.room[c]++; /* free counted p in, who is on no list */
     else hak_tls.room[0] = 0;
     if (!c && !(c = class_of_unknown(p))) return;
-    if (tcache_holds(p, c)) hak_fatal("double free", p, hak_class[c].size);
     heap *h = join_to_free();
     if (!h) {
         give_back(NULL, p, c);
@@ -279,13 +257,11 @@ NOINLINE void hak_free_slow(block *p, size_t cls) {
     background_resume();
 }
 
-bool tcache_holds(const void *p, unsigned cls) {
-#if HAK_CHECKS
-    return hak_tls.pending[cls] == p;
-#else
-    (void)p, (void)cls;
-    return false;
-#endif
+bool tcache_holds(const block *b, unsigned cls) {
+    const heap *h = hak_tls.heap;
+    if (!h) return false;
+    const chain hot = hot_list(h, cls);
+    return chain_holds(&hot, b) || chain_holds(&h->spare[cls], b);
 }
 
 /* A thread that freed something at its very end is not known to have ended, and its state may be gone: so it is read as a
@@ -299,9 +275,6 @@ COLD bool tcache_blocks(size_t blocks[CLASSES + 1]) {
         for (unsigned c = 1; c <= CLASSES; c++) {
             int32_t hot = h->cap[c] - t.room[c];
             blocks[c] += (hot > 0 ? (unsigned)hot : 0) + h->spare[c].count;
-#if HAK_CHECKS
-            blocks[c] += t.pending[c] != &hak_poison;
-#endif
         }
     }
     heap_unlock_all();
@@ -318,10 +291,6 @@ COLD tcache_layout tcache_where(void) {
         .spare_step = sizeof(chain),
         .room = offsetof(tcache, room),
         .heap = offsetof(tcache, heap),
-#if HAK_CHECKS
-        .pending = offsetof(tcache, pending),
-        .poison = &hak_poison,
-#endif
     };
 }
 

@@ -71,6 +71,7 @@ void unit_release_now(unit_release *b) {
         STAT_N(pages_released, count_ones(b->part[i].pages));
         unit_set_resident(r, r->resident & (uint16_t)~b->part[i].pages, true);
     }
+    for (size_t i = 0; i < b->n; i++) b->part[i].of->given_back = 1; /* done or not: nobody knows how far a refused call came */
     b->n = 0;
 }
 

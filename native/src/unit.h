@@ -24,7 +24,8 @@ typedef enum { UNIT_VIRGIN, UNIT_FREE, UNIT_SLAB, UNIT_RUN, UNIT_RUN_TAIL } unit
 /* 128 bytes; `slab` owns the block fields, `large` the run fields. */
 typedef struct __attribute__((aligned(64))) unit {
     uint8_t state, cls, listed;
-    uint8_t bare;          /* no block that is free in it stands on resident pages; set where that was found */
+    uint8_t bare : 1;       /* no block that is free in it stands on resident pages; set where that was found */
+    uint8_t given_back : 1; /* some page, since it is a slab */
     uint16_t resident;     /* bit per page */
     uint16_t hint;         /* first bitmap word worth a look */
     uint32_t nfree;        /* bits set in the bitmap */
