@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
-from hakmem import console, paths
+from hakmem import console, paths, units
 from hakmem.builds import allocators, arms
 from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
@@ -270,7 +270,7 @@ def _show(told: dict[str, Any]) -> None:
 def _octaves(counts: dict[str, int]) -> str:
     """Name what a histogram spans: its octaves, one character each."""
     lows = [int(low) for low in counts]
-    return f"{portrait.bytes_in_words(lows[0])} to {portrait.bytes_in_words(2 * max(1, lows[-1]))}" if lows else ""
+    return " to ".join(units.words(end, units.BYTES) for end in (lows[0], 2 * max(1, lows[-1]))) if lows else ""
 
 
 def _plain(values: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pydantic import Field, field_validator
 
-from hakmem import stats, workload
+from hakmem import stats, units, workload
 from hakmem.drivers import Profile
 from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, log_axis, panel
 from hakmem.plots import looks_of
@@ -190,10 +190,10 @@ def _curves(found: Sequence[Portrait]) -> Draw:
             y = place + 0.38 - 0.78 * one.shape.live_bytes / max(1, one.shape.peak_bytes)
             axes.fill_between(x, y, place + 0.38, color=theme.band, lw=0)
             axes.plot(x, y, color=FAMILIES["hakmem"].on(theme), lw=0.9)
-            axes.annotate(portrait.bytes_in_words(one.shape.peak_bytes), (100, place), (4, 0), fontsize=7,
+            axes.annotate(units.words(one.shape.peak_bytes, units.BYTES), (100, place), (4, 0), fontsize=7,
                           textcoords="offset points", va="center", color=theme.quiet)  # fmt: skip
         axes.set(xlabel="% of the trace's events", xlim=(0, 100))
-        said = (f"{one.name} {portrait.bytes_in_words(one.shape.peak_bytes)}" for one in found)
+        said = (f"{one.name} {units.words(one.shape.peak_bytes, units.BYTES)}" for one in found)
         return f"A curve of live bytes for each trace; peaks: {', '.join(said)}."
 
     return draw
@@ -211,7 +211,7 @@ def _ranges(found: Sequence[Portrait], what: str) -> Draw:
             said.append(f"{one.name} {middle}")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: portrait.count_in_words(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.words(value, units.COUNTS)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         unit = "bytes" if what == "size" else "allocations"
         axes.set_xlabel(f"{what}, {unit} (log scale; 0 shown as 1)")
