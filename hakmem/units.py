@@ -1,14 +1,15 @@
-"""The unit that fits a figure: bytes, operations a second, counts, each with one list of its units, the largest first."""
+"""The unit that fits a figure: bytes, operations a second and counts, each with its units, the largest first."""
 
 from collections.abc import Sequence
 
-__all__ = ["BYTES", "COUNTS", "RATES", "Unit", "fitting", "words"]
+__all__ = ["BYTES", "COUNTS", "RATE", "RATES", "Unit", "fitting", "words"]
 
 Unit = tuple[float, str]  # how many of the smallest one it is, and its name
 
 BYTES: Sequence[Unit] = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 COUNTS: Sequence[Unit] = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
-RATES: Sequence[Unit] = ((1e6, "Mops/s"), (1e3, "kops/s"), (1, "ops/s"))
+RATE = "Mops/s"  # in which the ledger's rows and all tables hold throughput
+RATES: Sequence[Unit] = ((1e6, RATE), (1e3, "kops/s"), (1, "ops/s"))
 
 
 def fitting(value: float, units: Sequence[Unit]) -> Unit:

@@ -21,9 +21,10 @@ from pydantic import JsonValue
 
 from hakmem import stats, store
 from hakmem.campaign import Done
-from hakmem.figure import spoken, table_html
+from hakmem.figure import spoken
 from hakmem.planning import Plan
 from hakmem.system import machine
+from hakmem.table import table_html
 from hakmem.verdict import COLOURS, ICONS, Verdict, Word, overall
 
 __all__ = [

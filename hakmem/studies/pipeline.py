@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 
 from hakmem import stats
-from hakmem.figure import FAMILIES, Figure, Theme, panel
+from hakmem.figure import FAMILIES, Figure, Theme, panel, whiskers
 from hakmem.plots import looks_of
 from hakmem.stats import BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Countable, GateSpec, Parameters, Several
@@ -307,6 +307,5 @@ def _estimate(at: Mapping[Bar, Mapping[Any, Any]], key: Bar) -> float:
 def _error(axes: Axes, line: Mapping[Any, Any], y: float, theme: Theme) -> None:
     """Draw the interval of a whole, cut at its own size where blocks are few."""
     value = float(line["estimate"])
-    low, high = max(float(line["low"]), 0.0, value / 2), min(float(line["high"]), 2 * value)
-    if value > 0 and math.isfinite(value):
-        axes.errorbar(value, y, xerr=[[value - low], [high - value]], color=theme.ink, elinewidth=1.1, capsize=2.5)
+    if value > 0:
+        whiskers(axes, y, line["low"], line["high"], theme.ink, (value / 2, 2 * value))

@@ -13,7 +13,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from hakmem import stats
 from hakmem.builds.allocators import FLAVOURS
-from hakmem.figure import FAMILIES, Figure, Theme, family, panel, spoken
+from hakmem.figure import FAMILIES, Figure, Theme, family, panel, spoken, whiskers
+from hakmem.units import RATE
 from hakmem.verdict import Word
 
 __all__ = ["BUILDS", "MILESTONES", "chart", "instructions_chart", "judge", "overview", "ratios", "span"]
@@ -133,7 +134,10 @@ def chart(table: pd.DataFrame, peer: str) -> Figure:
         "cut."
     )
     panels = (panel(_drawing(shown, names), 1.4 + 0.42 * len(names), title),) if names else ()
-    return Figure(f"What share of {peer}'s speed.", note, panels, shown)
+    told = shown.rename(
+        columns={"percent": "%", "low": "low %", "high": "high %", "mops": RATE, "peer_mops": f"peer {RATE}"}
+    )
+    return Figure(f"What share of {peer}'s speed.", note, panels, told)
 
 
 def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme], str]:
@@ -155,20 +159,9 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
                 )
                 axes.text(edge, y, text, ha=side, va="center", fontsize=6.5, color=FAMILIES["hakmem"].on(theme))
                 continue
-            reach = (
-                [[share - max(line["low"], least)], [min(line["high"], most) - share]] if line["blocks"] > 1 else None
-            )
-            axes.errorbar(
-                share,
-                y,
-                xerr=reach,
-                fmt="o",
-                ms=5.5,
-                color=FAMILIES["hakmem"].on(theme),
-                fillstyle=FILLS[line["build"]],
-                markerfacecoloralt=theme.paper,
-                elinewidth=1.1,
-            )
+            look = FAMILIES["hakmem"]
+            whiskers(axes, y, line["low"], line["high"], look.on(theme), (least, most))
+            axes.plot(share, y, **look.mark(theme, fill=FILLS[line["build"]]) | {"ms": 5.5})
         axes.set_yticks(range(len(order)), [spoken(name) for name in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(visible=False)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
 from hakmem import residency, stats
-from hakmem.figure import Figure, Theme, panel
+from hakmem.figure import Figure, Theme, panel, whiskers
 from hakmem.plots import Look, cells, looks_of
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.studies import atlas
@@ -257,8 +257,8 @@ def _bar_drawing(mine: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, 
             axes.barh(range(len(keys)), width, left=left, height=0.62, color=PAINTS[name], label=label)
             left += width
         at = whole.loc[keys]
-        bars = [at["median"] - at["min"], at["max"] - at["median"]]
-        axes.errorbar(at["median"], range(len(keys)), xerr=bars, fmt="|", ms=13, mew=1.6, color=theme.ink, capsize=2)
+        whiskers(axes, range(len(keys)), at["min"], at["max"], theme.ink)
+        axes.plot(at["median"], range(len(keys)), "|", ms=13, mew=1.6, color=theme.ink)
         axes.set_yticks(range(len(keys)), [looks[str(key)].name for key in keys])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from hakmem import stats, units, workload
 from hakmem.drivers import Profile
-from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, log_axis, panel
+from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, log_axis, panel, whiskers
 from hakmem.plots import looks_of
 from hakmem.studies import portrait, rebase
 from hakmem.study import PEERS, SPEED_FIRST, STUDY, CampaignSpec, Parameters, RebaseSpec, Several
@@ -291,11 +291,10 @@ def _shares(table: pd.DataFrame, names: Sequence[str]) -> Draw:
         arms = list(dict.fromkeys(table["allocator"]))
         for line in table.to_dict("records"):
             shift = 0.6 * (arms.index(line["allocator"]) / max(1, len(arms) - 1) - 0.5)
-            look, hollow = FAMILIES[line["family"]], line["allocator"] == "hakmem"
-            reach = [[line["percent"] - max(line["low"], least)], [min(line["high"], most) - line["percent"]]]
-            axes.errorbar(line["percent"], names.index(line["trace"]) + shift, xerr=reach, fmt=look.marker, ms=4.5,
-                          color=look.on(theme), fillstyle="none" if hollow else "full", elinewidth=0.8,
-                          label=CALLED.get(line["allocator"], line["allocator"]))  # fmt: skip
+            look, fill = FAMILIES[line["family"]], "none" if line["allocator"] == "hakmem" else "full"
+            at, label = names.index(line["trace"]) + shift, CALLED.get(line["allocator"], line["allocator"])
+            whiskers(axes, at, line["low"], line["high"], look.on(theme), (least, most))
+            axes.plot(line["percent"], at, **look.mark(theme, fill=fill) | {"ms": 4.5, "label": label})
         handles, labels = axes.get_legend_handles_labels()
         each = dict(zip(labels, handles, strict=True))
         _legend(axes, list(each.values()), list(each))
