@@ -44,11 +44,13 @@ __all__ = [
     "Panel",
     "Theme",
     "family",
+    "legend",
     "log_axis",
     "panel",
     "spoken",
     "whiskers",
     "write_ends",
+    "write_figure",
     "write_names",
 ]
 
@@ -84,7 +86,8 @@ class Family:
         """Return how `plot` marks the nth arm of its kind on a chart: marker and colour of the kind, filled its way."""
         colour, fill = self.on(theme, nth), fill or FILLS[nth % len(FILLS)]
         edge = {"mec": theme.paper, "mew": 0.7} if fill == "full" else {"mec": colour, "mew": 0.9}
-        look = {"ls": "", "marker": self.marker, "ms": 6.5, "fillstyle": fill, "markerfacecoloralt": theme.paper}
+        size = 6.5 if fill == "full" else 5.7  # without its edge, which has the colour of the paper or of the mark
+        look = {"ls": "", "marker": self.marker, "ms": size, "fillstyle": fill, "markerfacecoloralt": theme.paper}
         return {"color": colour, **look, **edge}
 
 
@@ -209,7 +212,7 @@ class Sheet(FigureCanvasSVG):
             return self.pen.get_text_width_height_descent(line, prop, ismath=False)[0] <= width
 
         line = ""
-        for word in text.split(" "):
+        for word in re.split(r" (?!%|[KMG]?i?B\b|[kM]?ops/s)", text):  # a figure stays with its unit
             if line and not fits(f"{line} {word}"):
                 yield line
                 line = ""
@@ -274,6 +277,7 @@ def _settings(theme: Theme) -> Any:
     ink = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
     return {
         **{"font.size": 9.5, "grid.linewidth": 0.7, "axes.axisbelow": True, "svg.hashsalt": "hakmem"},
+        "axes.unicode_minus": False,  # as in titles and tables,
         **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
         "svg.fonttype": "none",  # letters stay letters: a quarter of the bytes
         **{"axes.edgecolor": theme.quiet, "grid.color": theme.grid},
@@ -327,6 +331,18 @@ def whiskers(
                 x, y = (at, place) if upright else (place, at)
                 style: dict[str, Any] = {"marker": marker, "lw": 0.8, "clip_on": False}
                 axes.scatter(x[which], y[which], size, colours[which], **style)
+
+
+def write_figure(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """Write a figure right of the end of a bar."""
+    look: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+    axes.annotate(text, (x, y), (5, 0), **look | style)
+
+
+def legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str], columns: int = 3) -> None:
+    """Put a legend between title and picture, where nothing is drawn."""
+    style: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False, "fontsize": 7}
+    axes.legend(handles, labels, ncols=columns, **style)
 
 
 def write_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
@@ -398,8 +414,8 @@ def log_axis(axis: Any) -> None:
     One line marks what is between them: as ticks these would take longer to draw than the rest of a chart.
     """
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_locator(NullLocator())
     fine = np.outer(10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high)), range(2, 10)).ravel()
     fine = fine[(low < fine) & (fine < high)]

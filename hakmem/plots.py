@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from hakmem import stats, units
@@ -25,6 +26,7 @@ from hakmem.figure import (
     Line,
     Theme,
     family,
+    legend,
     log_axis,
     panel,
     spoken,
@@ -39,6 +41,7 @@ from hakmem.verdict import SYSCALLS_PER_OP, Verdict, calls_beyond_pages, memory_
 __all__ = ["Look", "cells", "forest", "frontier", "live_curve", "looks_of", "phases", "run_order", "syscalls"]
 
 
+LEGEND = 4  # columns
 ENOUGH = 5  # blocks: of fewer, no order can tell a trend at 95 % (Kendall)
 
 
@@ -141,13 +144,17 @@ def _cheapest(prices: pd.DataFrame) -> str:
     return str(known["sentence"].iloc[-1])
 
 
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _frontier_title(workload: str, points: pd.DataFrame, looks: dict[str, Look]) -> str:
-    if BASELINE not in points.index:
-        return workload
-    base = points.loc[BASELINE]
     arms = points[[looks[key].role == "arm" for key in points.index]]
-    if arms.empty:
-        return workload
+    if BASELINE not in points.index or arms.empty:
+        beaten = [looks[str(key)].name for key in points.index[points["dominated_by"] != ""]]
+        says = f"surely beaten in both {'are' if len(beaten) > 1 else 'is'} {_listed(beaten)}"
+        return f"{workload}: {says if beaten else 'no arm is surely beaten in both by another'}"
+    base = points.loc[BASELINE]
     name, leanest = arms.sort_values("memory").index[0], arms.sort_values("memory").iloc[0]
     change = 100 * (leanest["speed"] / base["speed"] - 1)
     if leanest["memory_high"] >= base["memory_low"]:
@@ -330,7 +337,8 @@ def run_order(rows: pd.DataFrame) -> Figure:
         blocks, slope = _slope(good)
         spread = float(good["percent"].abs().median())
         title = f"{workload}: {_trend(slope)}; half of the trials lie within {spread:.1f} % of their arm's median"
-        panels.append(panel(_order_drawing(shown, good, looks, blocks, slope), 2.7, title))
+        height = 2.75 + 0.16 * math.ceil(len(looks) / LEGEND)
+        panels.append(panel(_order_drawing(shown, good, looks, blocks, slope), height, title))
         named = shown.assign(
             arm=[looks[k].name for k in shown["key"]], workload=workload, spoiled=shown["spoiled"].map("; ".join)
         )
@@ -385,6 +393,8 @@ def _order_drawing(
             x = blocks["order"].iloc[[0, -1]]
             y = 100 * np.expm1(blocks["log"].median() + np.log1p(over.estimate / 100) * np.array([-0.5, 0.5]))
             axes.plot(x, y, color=theme.ink, lw=1.2, ls="--")
+        handles = [Line2D([], [], **look.mark(theme) | {"ms": 5}) for look in looks.values()]
+        legend(axes, handles, [look.name for look in looks.values()], LEGEND)
         axes.set_xlabel("Trial, in the order run")
         axes.set_ylabel("Throughput against\nthe arm's median (%)")
         spoilt = int(shown["spoilt"].sum())
@@ -512,20 +522,21 @@ def _syscall_title(workload: str, good: pd.DataFrame, worst: float, budget: floa
     if worst <= budget:
         return f"at most {worst:.2g} calls an op, {_times(worst, budget)} the budget"
     arms = [arm for _, arm in good[good["role"] == "arm"].groupby("arm", sort=False)]
-    missed = [found for found in (unreachable(arm, workload) for arm in arms) if found]
+    base = good[good["role"] == "baseline"]
+    missed = [found for found in (unreachable(arm, base, workload) for arm in arms) if found]
     says = []
     if missed:
-        targets = " and ".join(f"{target:g}" for target in sorted({target for target, _ in missed}))
+        targets = [f"{target:g}" for target in sorted({target for target, _ in missed})]
         floor = min(reached for _, reached in missed)
-        says.append(f"a target of {targets} MB is below the floor of {floor:.3g} MB")
-    base = good[good["role"] == "baseline"]
-    left = max((calls_beyond_pages(arm, base, workload) for arm in arms), default=worst) if len(base) else worst
-    if memory_of(workload) == "peak_rss_mb":
+        one = len(targets) == 1
+        says.append(f"{'a target' if one else 'targets'} of {_listed(targets)} MB {'is' if one else 'are'} below the ")
+        says[-1] += f"floor of {floor:.3g} MB"
+    if memory_of(workload) == "peak_rss_mb" or base.empty or not arms:
         says.append(f"at most {worst:.2g} calls an op, {_times(worst, budget)} the budget")
-    elif left <= budget:
-        says.append("what exceeds the budget gives pages back")
-    else:
-        says.append(f"beyond pages given back {left:.2g} calls an op, {_times(left, budget)} the budget")
+        return "; ".join(says)
+    left, name = max((calls_beyond_pages(arm, base, workload), _short(str(arm["arm"].iloc[0]))) for arm in arms)
+    kept = "what exceeds the budget gives pages back"
+    says.append(kept if left <= budget else f"beyond pages given back {name} is {_times(left, budget)} the budget")
     return "; ".join(says)
 
 

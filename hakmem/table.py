@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from hakmem import units
-from hakmem.stats import NOWHERE
 from hakmem.units import RATE
 
 __all__ = ["table_html"]
+
+VAST = 1e15  # beyond lies an end of an interval that too few blocks leave open
 
 
 def table_html(table: pd.DataFrame, label: str) -> str:
@@ -32,7 +33,7 @@ def _fitted(table: pd.DataFrame) -> pd.DataFrame:
     """Give throughput, held in Mops/s, in the largest unit of which each figure is at least a tenth."""
     names = [name for name in table.columns if RATE in str(name) and pd.api.types.is_numeric_dtype(table[name])]
     rates = table[names].abs()
-    least = rates[(rates > 0) & (rates < NOWHERE)].min().min()
+    least = rates[(rates > 0) & (rates < VAST)].min().min()
     scale, unit = units.fitting(1e7 * least, units.RATES)
     if unit == RATE or not least > 0:
         return table
@@ -45,7 +46,7 @@ def _cell(value: Any) -> str:
         return "–"
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, float) and abs(value) > NOWHERE:
+    if isinstance(value, float) and abs(value) > VAST:
         return "∞" if value > 0 else "-∞"
     if isinstance(value, int | np.integer) or (isinstance(value, float) and abs(value) >= 999.95):
         return f"{value:,.0f}"

@@ -146,14 +146,15 @@ def calls_beyond_pages(rows: pd.DataFrame, base: pd.DataFrame, workload: str) ->
     return float(calls - given_back / rows["ops"].median())
 
 
-def unreachable(rows: pd.DataFrame, workload: str) -> tuple[float, float] | None:
-    """Return the target that an arm could not reach (MiB), and what it reached; None where it did, or never tried.
+def unreachable(rows: pd.DataFrame, base: pd.DataFrame, workload: str) -> tuple[float, float] | None:
+    """Return the target that an arm could not reach (MiB), and what it reached; None where it did, or got nowhere.
 
     The arm itself counts each search for pages that left the process above its target.
     """
-    reached, target = rows[memory_of(workload)].median(), _target(rows, math.inf)
+    memory = memory_of(workload)
+    reached, target = rows[memory].median(), _target(rows, math.inf)
     tried = rows["counters"].map(lambda told: bool((told or {}).get("target_unreachable")))
-    return (target, float(reached)) if tried.any() and reached > target else None
+    return (target, float(reached)) if tried.any() and target < reached < base[memory].median() else None
 
 
 def _runaway(rows: pd.DataFrame, base: pd.DataFrame, workload: str) -> Ruling | None:

@@ -120,7 +120,7 @@ def _live(found: Shape, told: dict[str, Any]) -> Panel:
     def draw(axes: Axes, theme: Theme) -> str:
         scale, unit = units.fitting(told["peak_bytes"] / 2, units.BYTES)
         axes.plot(found.live_at, found.live_bytes / scale, color=FAMILIES["hakmem"].on(theme), lw=1.2)
-        axes.set(xlabel="event", ylabel=f"live {unit}", ylim=(0, None))
+        axes.set(xlabel="Event of the trace", ylabel=f"Live memory ({unit})", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         return f"Line of live bytes over {told['events']} events, at most {told['peak_blocks']} blocks at once."
 
@@ -165,7 +165,7 @@ def _distribution(
 
     def draw(axes: Axes, theme: Theme) -> str:
         _histogram(counts, axes, theme, colour)
-        axes.set(xlabel=f"{what} from, {unit} (octaves: log scale)", ylabel=f"% of {whose}")
+        axes.set(xlabel=f"{what.capitalize()} from, {unit} (octaves: log scale)", ylabel=f"% of {whose}")
         return f"Histogram of {what}s; quantiles in {unit}: {quantiles}."
 
     return panel(draw, 2.7, title)

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 
 from hakmem import reference, stats
-from hakmem.figure import FAMILIES, Figure, Theme, panel, whiskers
+from hakmem.figure import FAMILIES, Figure, Theme, panel, whiskers, write_figure
 from hakmem.stats import BASELINE
 from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters
 from hakmem.verdict import Word
@@ -241,7 +241,7 @@ def _breakdown_drawing(shown: pd.DataFrame) -> Callable[[Axes, Theme], str]:
                 reach = 0.9 * line["peak"], 1.1 * line["peak"]
                 whiskers(axes, y, line["low"], line["high"], theme.ink, reach)
                 end, whole = max(done, min(np.nan_to_num(line["high"]), reach[1])), line["peak"]
-            axes.text(end, y, f" {whole:.1f}", va="center", fontsize=8)
+            write_figure(axes, end, y, f"{whole:.1f}")
         axes.set_yticks(range(len(lines)), [line["arm"] for line in lines])
         axes.set_xlim(0, 1.16 * max(shown["peak"].max(), 30.6))
         axes.grid(visible=False, axis="y")
@@ -277,6 +277,10 @@ def trade_chart(table: pd.DataFrame) -> Figure:
     return Figure("What empty memory brings.", note, tuple(panels), table)
 
 
+def _change(mb: float) -> str:
+    return f"{mb:+.1f}" if abs(mb) >= 0.05 else "±0"
+
+
 def _trade_drawing(cell: pd.DataFrame) -> Callable[[Axes, Theme], str]:
     lines = cell.to_dict("records")[::-1]
     room = max(25.0, 1.2 * float(cell["gain %"].abs().max()))
@@ -290,7 +294,7 @@ def _trade_drawing(cell: pd.DataFrame) -> Callable[[Axes, Theme], str]:
             axes.plot(line["gain %"], y, **FAMILIES["gates"].mark(theme))
         names = [
             f"{line['gate'].removeprefix('SS_').removeprefix('TINY_')}={line['value']}\n"
-            f"peak {line['peak_mb']:+.1f}, left {line['left_mb']:+.1f} MB"
+            f"peak {_change(line['peak_mb'])}, left {_change(line['left_mb'])} MB"
             for line in lines
         ]
         axes.set_yticks(range(len(lines)), names, fontsize=8)

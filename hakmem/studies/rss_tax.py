@@ -262,7 +262,7 @@ def _bar_drawing(mine: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, 
         axes.set_yticks(range(len(keys)), [looks[str(key)].name for key in keys])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("resident (MiB)")
+        axes.set_xlabel("Resident (MiB)")
         axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.4, 0), borderaxespad=5, frameon=False)
         totals = at["median"].to_dict()
         words = [
@@ -318,7 +318,7 @@ def _class_drawing(held: pd.DataFrame) -> Callable[[Axes, Theme], str]:
         axes.set_yticks(range(len(held)), [str(place) for place in held.index])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("resident (MiB)")
+        axes.set_xlabel("Resident (MiB)")
         axes.legend(fontsize=7, loc="lower right", frameon=True, facecolor=theme.paper, edgecolor=theme.grid)
         return "; ".join(
             f"{place} " + ", ".join(f"{name} {mb:.2g} MB" for name, mb in line.items())

@@ -18,7 +18,7 @@ from pydantic import Field, field_validator
 
 from hakmem import stats, units, workload
 from hakmem.drivers import Profile
-from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, log_axis, panel, whiskers
+from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, legend, log_axis, panel, whiskers
 from hakmem.plots import looks_of
 from hakmem.studies import portrait, rebase
 from hakmem.study import PEERS, SPEED_FIRST, STUDY, CampaignSpec, Parameters, RebaseSpec, Several
@@ -128,7 +128,7 @@ def looks(found: Sequence[Portrait]) -> Figure:
     ending = sum(2 * one.summary["end_bytes"] < one.summary["peak_bytes"] for one in found)
     sizes = [one.summary["size_quantiles"].get("p50", 0) for one in found]
     titles = (
-        f"{ending} of {len(found)} traces end with less than half of their largest live heap",
+        f"{ending or 'none'} of {len(found)} traces end with less than half of their largest live heap",
         f"Median sizes: {_span(sizes)} bytes",
         f"Median lifetimes: {_span(table['life p50'])} allocations",
         f"{shared} of {len(found)} traces free over {100 * SHARED:g} % of their blocks in another thread",
@@ -178,11 +178,6 @@ def _lined(names: Sequence[str], draw: Draw) -> Draw:
     return lined
 
 
-def _legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put a legend between title and picture, where nothing is drawn."""
-    axes.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=7, frameon=False)
-
-
 def _curves(found: Sequence[Portrait]) -> Draw:
     def draw(axes: Axes, theme: Theme) -> str:
         for place, one in enumerate(found):
@@ -214,7 +209,7 @@ def _ranges(found: Sequence[Portrait], what: str) -> Draw:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.words(value, units.COUNTS)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         unit = "bytes" if what == "size" else "allocations"
-        axes.set_xlabel(f"{what}, {unit} (log scale; 0 shown as 1)")
+        axes.set_xlabel(f"{what.capitalize()}, {unit} (log scale; 0 shown as 1)")
         return f"Bars of the middle 80 % of {what}s; medians in {unit}: {', '.join(said)}."
 
     return draw
@@ -239,7 +234,7 @@ def _fates(found: Sequence[Portrait]) -> Draw:
                 left += share
             said.append(f"{one.name} {shares[0]:.0f}/{shares[1]:.0f}/{shares[2]:.0f}")
         handles = [axes.barh(-5, 0, color=FAMILIES[colour].on(theme)) for colour in ("hakmem", "LEAN FREE", "system")]
-        _legend(axes, handles, ["by its thread", "by another one", "never"])
+        legend(axes, handles, ["by its thread", "by another one", "never"])
         axes.set(xlabel="% of blocks freed ...", xlim=(0, 100))
         return f"Stacked bars, % of blocks freed by their thread/by another/never: {', '.join(said)}."
 
@@ -265,7 +260,7 @@ def speed(rows: pd.DataFrame, peer: str) -> Figure:
                 )
     table = pd.DataFrame(records, columns=["trace", "allocator", "family", "percent", "low", "high"])
     fast = table[table["allocator"] == FAST]
-    ahead, behind = int((fast["low"] > 100).sum()), int((fast["high"] < 100).sum())
+    ahead, behind = (int(surely.sum()) or "none" for surely in (fast["low"] > 100, fast["high"] < 100))
     title = f"hakmem FAST is surely ahead of {peer} on {ahead} of {table['trace'].nunique()} traces, behind on {behind}"
     names = list(dict.fromkeys(table["trace"]))
     note = (
@@ -297,7 +292,7 @@ def _shares(table: pd.DataFrame, names: Sequence[str]) -> Draw:
             axes.plot(line["percent"], at, **look.mark(theme, fill=fill) | {"ms": 4.5, "label": label})
         handles, labels = axes.get_legend_handles_labels()
         each = dict(zip(labels, handles, strict=True))
-        _legend(axes, list(each.values()), list(each))
+        legend(axes, list(each.values()), list(each))
         axes.set_xlabel("% of the peer's throughput (log scale)")
         fast = table[table["allocator"] == FAST]
         return "hakmem FAST: " + ", ".join(f"{r.trace} {r.percent:.0f} %" for r in fast.itertuples()) + "."

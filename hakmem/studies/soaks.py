@@ -257,7 +257,7 @@ def memory(rows: pd.DataFrame, ledger: Path) -> Figure:
 
     def draw(axes: Axes, theme: Theme) -> str:
         _lines(axes, theme, rows, seen, _resident)
-        axes.set_ylabel("Resident, less LazyFree (MB)")
+        axes.set_ylabel("Resident, less LazyFree (MiB)")
         axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         return "; ".join(words) + "."
 
@@ -276,7 +276,7 @@ def running(arm: Arm, told: pd.DataFrame) -> Figure:
     rates = told["ops_per_s"] / scale
     lines = (
         (f"{arm.label}: {rates.median():.3g} {unit} in the median epoch so far", rates, f"Throughput ({unit})"),
-        (f"{arm.label}: {resident.iloc[-1]:.3g} MB in the last epoch", resident, "Resident, less LazyFree (MB)"),
+        (f"{arm.label}: {resident.iloc[-1]:.3g} MB in the last epoch", resident, "Resident, less LazyFree (MiB)"),
     )
 
     def drawn(y: pd.Series, unit: str) -> Callable[[Axes, Theme], str]:

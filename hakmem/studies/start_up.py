@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
-from hakmem import stats
+from hakmem import stats, units
 from hakmem.drivers import Profile
-from hakmem.figure import Figure, Theme, log_axis, panel, whiskers, write_ends
+from hakmem.figure import Figure, Theme, log_axis, panel, whiskers, write_ends, write_figure
 from hakmem.plots import Look, looks_of
 from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Parameters, Several
@@ -310,13 +310,11 @@ def at_rest(rows: pd.DataFrame) -> Figure:
             found, cut = whole[key], whole[key].estimate > edge
             if not cut:
                 _whisker(axes, y, found, theme.ink)
-            where = (
-                (0.98 * edge, "right", theme.paper)
-                if cut
-                else (min(found.high, 0.8 * edge) + 0.015 * edge, "left", theme.ink)
-            )
-            says = f"{found.estimate / 1024:.3g} MiB" + (" →" if cut else "")
-            axes.text(where[0], y, f" {says} ", ha=where[1], va="center", fontsize=8, color=where[2])
+            says = units.words(1024 * found.estimate, units.BYTES)
+            if cut:
+                write_figure(axes, 0.96 * edge, y, f"{says} →", ha="right", color=theme.paper)
+            else:
+                write_figure(axes, min(found.high, 2 * found.estimate, 0.8 * edge), y, says)
         axes.set_xlim(0, edge)
         axes.set_yticks(range(len(order)), [looks[key].name for key in order])
         axes.grid(visible=False, axis="y")
