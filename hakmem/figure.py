@@ -82,12 +82,12 @@ class Family:
             return colour
         return to_hex(np.mean([to_rgb(colour), to_rgb(theme.ink)], axis=0))
 
-    def mark(self, theme: Theme, nth: int = 0, fill: str = "") -> dict[str, Any]:
+    def mark(self, theme: Theme, nth: int = 0, fill: str = "", size: float = 6.5) -> dict[str, Any]:
         """Return how `plot` marks the nth arm of its kind on a chart: marker and colour of the kind, filled its way."""
         colour, fill = self.on(theme, nth), fill or FILLS[nth % len(FILLS)]
-        edge = {"mec": theme.paper, "mew": 0.7} if fill == "full" else {"mec": colour, "mew": 0.9}
-        size = 6.5 if fill == "full" else 5.7  # without its edge, which has the colour of the paper or of the mark
-        look = {"ls": "", "marker": self.marker, "ms": size, "fillstyle": fill, "markerfacecoloralt": theme.paper}
+        apart = fill == "full" and self.marker not in "XP"  # an edge of paper; crosses are too thin for one
+        edge = {"mec": theme.paper, "mew": 0.7, "ms": size} if apart else {"mec": colour, "mew": 0.9, "ms": 0.87 * size}
+        look = {"ls": "", "marker": self.marker, "fillstyle": fill, "markerfacecoloralt": theme.paper}
         return {"color": colour, **look, **edge}
 
 
@@ -112,6 +112,7 @@ SHADES = 2  # of a colour, and
 FILLS = ("full", "left", "right", "top", "bottom")  # of a marker: for the arms of one kind on a chart
 DOTS = 144  # an inch, where a drawing holds a picture: a colour bar
 PAD, LABELS = 3, 34  # points of paper around labels; what those of an x axis mostly take
+COLUMNS = 3  # of a legend
 WIDTH = 4.7  # inches of a panel: readable at 370 px, two abreast on a wide screen
 
 
@@ -339,10 +340,10 @@ def write_figure(axes: Axes, x: float, y: float, text: str, **style: Any) -> Non
     axes.annotate(text, (x, y), (5, 0), **look | style)
 
 
-def legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str], columns: int = 3) -> None:
+def legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
     """Put a legend between title and picture, where nothing is drawn."""
     style: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False, "fontsize": 7}
-    axes.legend(handles, labels, ncols=columns, **style)
+    axes.legend(handles, labels, ncols=COLUMNS, columnspacing=1, handletextpad=0.3, **style)
 
 
 def write_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
@@ -409,12 +410,13 @@ def _leaders(axes: Axes, starts: Any, ends: Any, colours: Any) -> None:
 
 
 def log_axis(axis: Any) -> None:
-    """Write the figures of a logarithmic axis plainly, three a decade where they fit; call it when limits are set.
+    """Write the figures of a logarithmic axis plainly, as many a decade as fit; call it when limits are set.
 
     One line marks what is between them: as ticks these would take longer to draw than the rest of a chart.
     """
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    subs = (1, 2, 5) if high < 60 * low else (1, 3) if high < 1000 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_locator(NullLocator())
     fine = np.outer(10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high)), range(2, 10)).ravel()

@@ -16,10 +16,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from hakmem import stats, units
 from hakmem.figure import (
+    COLUMNS,
     FAMILIES,
     Family,
     Figure,
@@ -41,7 +42,6 @@ from hakmem.verdict import SYSCALLS_PER_OP, Verdict, calls_beyond_pages, memory_
 __all__ = ["Look", "cells", "forest", "frontier", "live_curve", "looks_of", "phases", "run_order", "syscalls"]
 
 
-LEGEND = 4  # columns
 ENOUGH = 5  # blocks: of fewer, no order can tell a trend at 95 % (Kendall)
 
 
@@ -61,9 +61,9 @@ class Look:
         """Colour on this paper."""
         return self.family.on(theme, self.nth)
 
-    def mark(self, theme: Theme, fill: str = "") -> dict[str, Any]:
-        """How `plot` marks it, filled by its own way or by another."""
-        return self.family.mark(theme, self.nth, fill)
+    def mark(self, theme: Theme, fill: str = "", size: float = 6.5) -> dict[str, Any]:
+        """How `plot` marks it, filled its own way or another."""
+        return self.family.mark(theme, self.nth, fill, size)
 
     @property
     def line(self) -> str:
@@ -337,7 +337,7 @@ def run_order(rows: pd.DataFrame) -> Figure:
         blocks, slope = _slope(good)
         spread = float(good["percent"].abs().median())
         title = f"{workload}: {_trend(slope)}; half of the trials lie within {spread:.1f} % of their arm's median"
-        height = 2.75 + 0.16 * math.ceil(len(looks) / LEGEND)
+        height = 2.75 + 0.15 * math.ceil(len(looks) / COLUMNS)
         panels.append(panel(_order_drawing(shown, good, looks, blocks, slope), height, title))
         named = shown.assign(
             arm=[looks[k].name for k in shown["key"]], workload=workload, spoiled=shown["spoiled"].map("; ".join)
@@ -383,9 +383,7 @@ def _order_drawing(
 ) -> Callable[[Axes, Theme], str]:
     def draw(axes: Axes, theme: Theme) -> str:
         for (key, hollow), marks in shown.groupby(["key", "spoilt"], sort=False):
-            axes.plot(
-                marks["order"], marks["percent"], **looks[str(key)].mark(theme, "none" if hollow else "") | {"ms": 5}
-            )
+            axes.plot(marks["order"], marks["percent"], **looks[str(key)].mark(theme, "none" if hollow else "", 5))
         bad = shown[shown["status"] != "ok"]
         bottom = axes.get_ylim()[0]
         axes.scatter(bad["order"], [bottom] * len(bad), marker="x", color=theme.ink, s=26)
@@ -393,8 +391,8 @@ def _order_drawing(
             x = blocks["order"].iloc[[0, -1]]
             y = 100 * np.expm1(blocks["log"].median() + np.log1p(over.estimate / 100) * np.array([-0.5, 0.5]))
             axes.plot(x, y, color=theme.ink, lw=1.2, ls="--")
-        handles = [Line2D([], [], **look.mark(theme) | {"ms": 5}) for look in looks.values()]
-        legend(axes, handles, [look.name for look in looks.values()], LEGEND)
+        named = sorted(looks.values(), key=lambda look: (look.role == "peer", look.name))
+        legend(axes, [Line2D([], [], **look.mark(theme, size=5)) for look in named], [look.name for look in named])
         axes.set_xlabel("Trial, in the order run")
         axes.set_ylabel("Throughput against\nthe arm's median (%)")
         spoilt = int(shown["spoilt"].sum())
@@ -462,7 +460,7 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
         whiskers(axes, shown["x"], shown["min"], shown["max"], shown["colour"].tolist(), upright=True)
         for key, line in shown.groupby("key", sort=False):
             look, x, median, colour = looks[str(key)], line["x"], line["median"], colours[str(key)]
-            axes.plot(x, median, **look.mark(theme) | {"ls": look.line, "lw": 1.3, "ms": 5})
+            axes.plot(x, median, **look.mark(theme, size=5) | {"ls": look.line, "lw": 1.3})
             ends.append((float(x.iloc[-1]), float(median.iloc[-1]), look.name, colour))
             words.append(f"{look.name} {median.iloc[-1]:.3g} MB")
         crowded = names["phase"].str.len().sum() > 30
@@ -589,6 +587,7 @@ def live_curve(shape: Shape, name: str) -> Figure:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("Event of the trace")
         axes.set_ylabel(f"Live memory ({unit})")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         return f"Live memory over {shape.live_at[-1]:,} events, at most {peak}, at the end {end}."
 

@@ -162,11 +162,11 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
                 axes.text(edge, y, text, ha=side, va="center", fontsize=6.5, color=FAMILIES["hakmem"].on(theme))
                 continue
             whiskers(axes, y, line["low"], line["high"], look.on(theme), (least, most))
-            axes.plot(share, y, **look.mark(theme, fill=FILLS[line["build"]]) | {"ms": 5.5})
+            axes.plot(share, y, **look.mark(theme, fill=FILLS[line["build"]], size=5.5))
         axes.set_yticks(range(len(order)), [spoken(name) for name in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(visible=False)
-        marks = {name: Line2D([], [], **look.mark(theme, fill=fill) | {"ms": 5.5}) for name, fill in FILLS.items()}
+        marks = {name: Line2D([], [], **look.mark(theme, fill=fill, size=5.5)) for name, fill in FILLS.items()}
         legend(axes, list(marks.values()), [f"hakmem {name}" for name in marks])
         axes.xaxis.set_major_locator(FixedLocator([tick for tick in (25, 50, 100, 200, 400) if tick >= least]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -290,9 +290,11 @@ def judge(table: pd.DataFrame) -> tuple[Word, list[str]]:
     measured = len(found) - words.get("NOT-APPLICABLE", 0)
     word: Word = "NO-GO" if len(missed) else "INCONCLUSIVE" if len(open_) or not measured else "GO"
     moved = found[found["change"].eq(True)]
+    others = {"missed": len(missed), "open": len(open_), "aims not reached": words.get("NEUTRAL", 0)}
+    others["not measured"] = len(found) - measured
+    rest = ", ".join(f"{what}: {count}" for what, count in others.items() if count)
     return word, [
-        f"Of {len(found)} targets {words.get('GO', 0)} are met; missed: {len(missed)}, open: {len(open_)}, aims not "
-        f"reached: {words.get('NEUTRAL', 0)}, not measured: {len(found) - measured}.",
+        f"Of {len(found)} targets {words.get('GO', 0)} are met{rest and '; '}{rest}.",
         *([f"Missed: {'; '.join(missed['target'])}."] if len(missed) else []),
         *([f"Open: {'; '.join(open_['target'])}."] if len(open_) else []),
         *([f"Changed since the build before: {'; '.join(moved['target'])}."] if len(moved) else []),

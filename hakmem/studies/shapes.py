@@ -289,7 +289,7 @@ def _shares(table: pd.DataFrame, names: Sequence[str]) -> Draw:
             look, fill = FAMILIES[line["family"]], "none" if line["allocator"] == "hakmem" else "full"
             at, label = names.index(line["trace"]) + shift, CALLED.get(line["allocator"], line["allocator"])
             whiskers(axes, at, line["low"], line["high"], look.on(theme), (least, most))
-            axes.plot(line["percent"], at, **look.mark(theme, fill=fill) | {"ms": 4.5, "label": label})
+            axes.plot(line["percent"], at, **look.mark(theme, fill=fill, size=4.5) | {"label": label})
         handles, labels = axes.get_legend_handles_labels()
         each = dict(zip(labels, handles, strict=True))
         legend(axes, list(each.values()), list(each))

@@ -262,7 +262,7 @@ def first_allocations(rows: pd.DataFrame) -> Figure:
             y = np.array([found[key].estimate for found in by_class])
             for place, found in zip(x, by_class, strict=True):
                 _whisker(axes, place, found[key], looks[key].colour(theme), upright=True)
-            axes.plot(x, y, **looks[key].mark(theme) | {"ls": looks[key].line, "lw": 1.1, "ms": 5})
+            axes.plot(x, y, **looks[key].mark(theme, size=5) | {"ls": looks[key].line, "lw": 1.1})
             ends.append((float(x[-1]), float(y[-1]), looks[key].name, looks[key].colour(theme)))
             words.append(f"{looks[key].name} {y[0]:,.0f} ns in C0, {float(np.median(y[1:])):,.0f} ns in the others")
         axes.set_xticks(range(len(CLASSES)), CLASSES)
