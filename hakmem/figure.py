@@ -85,8 +85,8 @@ class Family:
     def mark(self, theme: Theme, nth: int = 0, fill: str = "", size: float = 6.5) -> dict[str, Any]:
         """Return how `plot` marks the nth arm of its kind on a chart: marker and colour of the kind, filled its way."""
         colour, fill = self.on(theme, nth), fill or FILLS[nth % len(FILLS)]
-        apart = fill == "full" and self.marker not in "XP"  # an edge of paper; crosses are too thin for one
-        edge = {"mec": theme.paper, "mew": 0.7, "ms": size} if apart else {"mec": colour, "mew": 0.9, "ms": 0.87 * size}
+        full = {"mec": theme.paper, "mew": 0.4, "ms": size}  # an edge of paper tells marks apart that overlap
+        edge = full if fill == "full" else {"mec": colour, "mew": 0.9, "ms": 0.87 * size}
         look = {"ls": "", "marker": self.marker, "fillstyle": fill, "markerfacecoloralt": theme.paper}
         return {"color": colour, **look, **edge}
 

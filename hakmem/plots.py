@@ -42,6 +42,7 @@ from hakmem.verdict import SYSCALLS_PER_OP, Verdict, calls_beyond_pages, memory_
 __all__ = ["Look", "cells", "forest", "frontier", "live_curve", "looks_of", "phases", "run_order", "syscalls"]
 
 
+ROLES = ("baseline", "baseline2", "arm", "peer")
 ENOUGH = 5  # blocks: of fewer, no order can tell a trend at 95 % (Kendall)
 
 
@@ -132,8 +133,8 @@ def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
         title = "What a megabyte costs: " + _cheapest(prices)
     note = (
         "Each cross is an arm's geometric mean with its joint 95 % interval; the line is the Pareto frontier; "
-        "grey arms are beaten in both by another beyond the crosses; hollow ones have a single block, and so no cross. "
-        "An arrow is a cross that goes on. The memory axis is logarithmic."
+        "grey arms are surely beaten: another is as good in both, and in one better beyond the crosses. Hollow ones "
+        "have a single block, and so no cross; an arrow is a cross that goes on. The memory axis is logarithmic."
     )
     return Figure(title, note, tuple(panels), table.rename(columns=FRONTIER_NAMES))
 
@@ -152,8 +153,8 @@ def _frontier_title(workload: str, points: pd.DataFrame, looks: dict[str, Look])
     arms = points[[looks[key].role == "arm" for key in points.index]]
     if BASELINE not in points.index or arms.empty:
         beaten = [looks[str(key)].name for key in points.index[points["dominated_by"] != ""]]
-        says = f"surely beaten in both {'are' if len(beaten) > 1 else 'is'} {_listed(beaten)}"
-        return f"{workload}: {says if beaten else 'no arm is surely beaten in both by another'}"
+        says = f"{_listed(beaten)} {'are' if len(beaten) > 1 else 'is'} surely beaten"
+        return f"{workload}: {says if beaten else 'no arm is surely beaten'}"
     base = points.loc[BASELINE]
     name, leanest = arms.sort_values("memory").index[0], arms.sort_values("memory").iloc[0]
     change = 100 * (leanest["speed"] / base["speed"] - 1)
@@ -391,7 +392,7 @@ def _order_drawing(
             x = blocks["order"].iloc[[0, -1]]
             y = 100 * np.expm1(blocks["log"].median() + np.log1p(over.estimate / 100) * np.array([-0.5, 0.5]))
             axes.plot(x, y, color=theme.ink, lw=1.2, ls="--")
-        named = sorted(looks.values(), key=lambda look: (look.role == "peer", look.name))
+        named = sorted(looks.values(), key=lambda look: (ROLES.index(look.role), look.name))
         legend(axes, [Line2D([], [], **look.mark(theme, size=5)) for look in named], [look.name for look in named])
         axes.set_xlabel("Trial, in the order run")
         axes.set_ylabel("Throughput against\nthe arm's median (%)")
@@ -534,7 +535,7 @@ def _syscall_title(workload: str, good: pd.DataFrame, worst: float, budget: floa
         return "; ".join(says)
     left, name = max((calls_beyond_pages(arm, base, workload), _short(str(arm["arm"].iloc[0]))) for arm in arms)
     kept = "what exceeds the budget gives pages back"
-    says.append(kept if left <= budget else f"beyond pages given back {name} is {_times(left, budget)} the budget")
+    says.append(kept if left <= budget else f"apart from pages given back, {name} is {_times(left, budget)} the budget")
     return "; ".join(says)
 
 

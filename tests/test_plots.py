@@ -308,7 +308,7 @@ def test_a_target_below_the_floor_is_said_instead_of_times_over_the_budget() -> 
 
     floor = "ramp: a target of 10 MB is below the floor of 16.8 MB; what exceeds the budget gives pages back."
     assert said(back=True).startswith(floor)
-    assert said(back=False).startswith("ramp: beyond pages given back LEAN is 56 times over the budget.")
+    assert said(back=False).startswith("ramp: apart from pages given back, LEAN is 56 times over the budget.")
 
 
 @pytest.mark.parametrize("title", ["W" * 90, "mmmm " * 30, "ramp: i l i l " * 12, "Short"])
@@ -368,3 +368,23 @@ def test_live_memory_is_told_in_a_unit_that_fits(size: int, unit: str) -> None:
     chart = plots.live_curve(shape, "one block")
     assert chart.panels[0].alt.startswith(f"one block: at most 37 {unit} in 1 blocks are live at once")
     assert f"Live memory ({unit})" in chart.panels[0].light and f"live {unit}" in chart.table
+
+
+def test_a_frontier_of_allocators_alone_says_who_is_beaten() -> None:
+    found = rows([one for one in study(blocks=6) if one.workload == "ramp" and one.role != "arm"])
+    said = plots.frontier(found).panels[0].alt
+    assert said.startswith("ramp: jemalloc and tcmalloc are surely beaten. ")
+    alone = plots.frontier(found[found["role"] == "baseline"]).panels[0].alt
+    assert alone.startswith("ramp: no arm is surely beaten. ")
+
+
+def test_figures_stay_with_their_units_in_titles() -> None:
+    drawn: list[str] = []
+
+    def draw(axes: Axes, _: Theme) -> str:
+        drawn.extend(text.get_text() for text in figure.Sheet.of(axes).figure.texts)
+        return "Nothing."
+
+    for words in range(1, 16):
+        figure.panel(draw, 2.5, "word " * words + "12.5 MB or 30 %")
+    assert all("\nMB" not in text and "\n%" not in text for text in drawn)
