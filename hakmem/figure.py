@@ -154,7 +154,7 @@ class Figure:
         pictures = "".join(_picture(panel) for panel in self.panels)
         chart = f'<figure class="chart"><div class="panels">{pictures}</div><figcaption>{words}</figcaption></figure>'
         figures = f"<details><summary>The figures of this chart</summary>{table_html(self.table, self.title)}</details>"
-        return (chart if self.panels else f"<p>{words}</p>") + (figures if len(self.table) else "")
+        return (chart if self.panels else f'<p class="chart">{words}</p>') + (figures if len(self.table) else "")
 
     _repr_html_ = html
 

@@ -350,7 +350,7 @@ def test_whiskers_end_in_an_arrow_where_they_are_cut_and_a_single_block_has_none
 
 def test_a_chart_without_pictures_is_a_sentence() -> None:
     text = Figure("A chart.", "Bars are intervals.", (), pd.DataFrame(), "Nothing was <measured>.").html()
-    assert text == "<p><strong>A chart.</strong> Nothing was &lt;measured&gt;.</p>"
+    assert text == '<p class="chart"><strong>A chart.</strong> Nothing was &lt;measured&gt;.</p>'
 
 
 def test_slow_operations_are_told_in_operations_a_second() -> None:
