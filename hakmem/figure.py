@@ -10,8 +10,7 @@ import io
 import itertools
 import math
 import re
-import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -22,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_mixed import MixedModeRenderer
 from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.markers import TICKDOWN, TICKLEFT
@@ -30,6 +30,9 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox, IdentityTransform
 from scipy import optimize
+
+from hakmem.stats import NOWHERE
+from hakmem.table import table_html
 
 Line = tuple[float, float, float, float]
 
@@ -41,12 +44,13 @@ __all__ = [
     "Panel",
     "Theme",
     "family",
+    "legend",
     "log_axis",
     "panel",
     "spoken",
-    "table_html",
     "whiskers",
     "write_ends",
+    "write_figure",
     "write_names",
 ]
 
@@ -71,9 +75,20 @@ class Family:
     dark: str
     marker: str
 
-    def on(self, theme: Theme) -> str:
-        """Return the colour on this paper."""
-        return self.light if theme.name == "light" else self.dark
+    def on(self, theme: Theme, nth: int = 0) -> str:
+        """Return the colour on this paper, of each second arm of its kind nearer to the ink."""
+        colour = self.light if theme.name == "light" else self.dark
+        if nth % SHADES == 0:
+            return colour
+        return to_hex(np.mean([to_rgb(colour), to_rgb(theme.ink)], axis=0))
+
+    def mark(self, theme: Theme, nth: int = 0, fill: str = "", size: float = 6.5) -> dict[str, Any]:
+        """Return how `plot` marks the nth arm of its kind on a chart: marker and colour of the kind, filled its way."""
+        colour, fill = self.on(theme, nth), fill or FILLS[nth % len(FILLS)]
+        full = {"mec": theme.paper, "mew": 0.4, "ms": size}  # an edge of paper tells marks apart that overlap
+        edge = full if fill == "full" else {"mec": colour, "mew": 0.9, "ms": 0.87 * size}
+        look = {"ls": "", "marker": self.marker, "fillstyle": fill, "markerfacecoloralt": theme.paper}
+        return {"color": colour, **look, **edge}
 
 
 THEMES = (
@@ -93,8 +108,11 @@ FAMILIES = {
     "tbbmalloc": Family("#7d4a2a", "#d6a27c", "h"),
     "other": Family("#444c56", "#c9d1d9", "*"),
 }
+SHADES = 2  # of a colour, and
+FILLS = ("full", "left", "right", "top", "bottom")  # of a marker: for the arms of one kind on a chart
 DOTS = 144  # an inch, where a drawing holds a picture: a colour bar
 PAD, LABELS = 3, 34  # points of paper around labels; what those of an x axis mostly take
+COLUMNS = 3  # of a legend
 WIDTH = 4.7  # inches of a panel: readable at 370 px, two abreast on a wide screen
 
 
@@ -121,21 +139,22 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Pictures with one finding, how to read them, and the table of what they show."""
+    """Pictures with one finding, how to read them, the table of what they show; why, where there is no picture."""
 
     title: str
     note: str
     panels: tuple[Panel, ...]
     table: pd.DataFrame
+    lacks: str = "Nothing to draw: too little was measured."
 
     def html(self) -> str:
-        """Put the chart on a page: figure, images with alternative text, caption, table."""
+        """Put the chart on a page: images with alternative text, caption, table; without pictures say why."""
+        title, said = html.escape(self.title), html.escape(self.note if self.panels else self.lacks)
+        words = f"<strong>{title}</strong> {said}"
         pictures = "".join(_picture(panel) for panel in self.panels)
-        return (
-            f'<figure class="chart"><div class="panels">{pictures}</div>'
-            f"<figcaption><strong>{html.escape(self.title)}</strong> {html.escape(self.note)}</figcaption></figure>"
-            f"<details><summary>The figures of this chart</summary>{table_html(self.table, self.title)}</details>"
-        )
+        chart = f'<figure class="chart"><div class="panels">{pictures}</div><figcaption>{words}</figcaption></figure>'
+        figures = f"<details><summary>The figures of this chart</summary>{table_html(self.table, self.title)}</details>"
+        return (chart if self.panels else f'<p class="chart">{words}</p>') + (figures if len(self.table) else "")
 
     _repr_html_ = html
 
@@ -147,31 +166,6 @@ def _picture(panel: Panel) -> str:
         f'srcset="data:image/svg+xml;base64,{dark}">'
         f'<img alt="{html.escape(panel.alt)}" src="data:image/svg+xml;base64,{light}"></picture>'
     )
-
-
-def table_html(table: pd.DataFrame, label: str) -> str:
-    """Write a frame as an escaped HTML table that scrolls by itself where the screen is narrow."""
-    head = "".join(f'<th scope="col">{html.escape(str(name))}</th>' for name in table.columns)
-    body = "\n".join(
-        "<tr>" + "".join(f"<td>{html.escape(_cell(value))}</td>" for value in row) + "</tr>"
-        for row in table.itertuples(index=False, name=None)
-    )
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">'
-        f"<table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(value: Any) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, float) and abs(value) > 1e15:
-        return "∞" if value > 0 else "-∞"  # an end of an interval that too few blocks left open
-    if isinstance(value, float):
-        return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.4g}"
-    return str(value)
 
 
 class Pen(RendererSVG):
@@ -194,7 +188,10 @@ class Sheet(FigureCanvasSVG):
         self.out = io.StringIO()
         pen: Callable[..., Pen] = Pen
         self.pen = pen(*drawing.bbox.size, self.out, image_dpi=DOTS, metadata={"Date": None, "Creator": None})
-        title_at = drawing.text(0.015, 1 - PAD / drawing.bbox.height, title, va="top", size=10, weight="bold")
+        title_at = drawing.text(
+            PAD, drawing.bbox.height - PAD, "", transform=IdentityTransform(), va="top", size=10, weight="bold"
+        )
+        title_at.set_text("\n".join(self._lines(title, title_at.get_fontproperties(), drawing.bbox.width - 2 * PAD)))
         self.top = title_at.get_window_extent(self.pen).y0 - 2 * PAD
         self.axes = drawing.subplots()
         self.axes.grid(visible=True)
@@ -208,6 +205,24 @@ class Sheet(FigureCanvasSVG):
         drawing = axes.get_figure(root=True)
         assert drawing is not None and isinstance(drawing.canvas, cls)
         return drawing.canvas
+
+    def _lines(self, text: str, prop: Any, width: float) -> Iterator[str]:
+        """Break a text into lines of at most so many points, between words; a word that is longer by itself within."""
+
+        def fits(line: str) -> bool:
+            return self.pen.get_text_width_height_descent(line, prop, ismath=False)[0] <= width
+
+        line = ""
+        for word in re.split(r" (?!%|[KMG]?i?B\b|[kM]?ops/s)", text):  # a figure stays with its unit
+            if line and not fits(f"{line} {word}"):
+                yield line
+                line = ""
+            line = f"{line} {word}" if line else word
+            while not fits(line):
+                end = next(end for end in range(len(line) - 1, 0, -1) if end == 1 or fits(line[:end]))
+                yield line[:end]
+                line = line[end:]
+        yield line
 
     def get_renderer(self) -> Pen:
         """Return what measures texts."""
@@ -250,11 +265,11 @@ def panel(draw: Callable[[Axes, Theme], str], height: float, title: str) -> Pane
     """Draw one panel on light paper and repaint it for dark; `draw` returns the alternative text."""
     title, (light, dark) = spoken(title), THEMES
     with mpl.rc_context(_settings(light)):
-        sheet = Sheet(height, "\n".join(textwrap.wrap(title, 52)))
+        sheet = Sheet(height, title)
         alt = draw(sheet.axes, light)
         svg = sheet.svg()
     repainted = dict(zip(vars(light).values(), vars(dark).values(), strict=True))
-    repainted |= {look.light: look.dark for look in FAMILIES.values()}
+    repainted |= {look.on(light, nth): look.on(dark, nth) for look in FAMILIES.values() for nth in range(SHADES)}
     return Panel(f"{title}. {alt}", svg, re.sub(r"#[0-9a-f]{6}\b", lambda hue: repainted.get(hue[0], hue[0]), svg))
 
 
@@ -263,6 +278,7 @@ def _settings(theme: Theme) -> Any:
     ink = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
     return {
         **{"font.size": 9.5, "grid.linewidth": 0.7, "axes.axisbelow": True, "svg.hashsalt": "hakmem"},
+        "axes.unicode_minus": False,  # as in titles and tables,
         **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
         "svg.fonttype": "none",  # letters stay letters: a quarter of the bytes
         **{"axes.edgecolor": theme.quiet, "grid.color": theme.grid},
@@ -289,11 +305,45 @@ def spoken(text: str) -> str:
     return re.sub(r"\btrace:(?:[^\s,:]*/)?([^\s,:/]+?)\.trace(?:\.zst)?(?:,repeat=\d+)?", r"trace:\1", text)
 
 
-def whiskers(axes: Axes, y: Any, low: Any, high: Any, colours: Any, width: float = 1.1) -> None:
-    """Draw intervals along x from `low` to `high` at the heights `y`, a colour each, with caps at both ends."""
-    axes.hlines(y, low, high, colours, lw=width)
-    for end in (low, high):
-        axes.scatter(end, y, s=25, c=colours, marker="|", lw=0.8)
+def whiskers(
+    axes: Axes,
+    at: Any,
+    low: Any,
+    high: Any,
+    colours: Any,
+    within: tuple[Any, Any] = (-math.inf, math.inf),
+    upright: bool = False,
+) -> None:
+    """Draw intervals from `low` to `high` along x at the heights `at`, or upright at the places `at`, a colour each.
+
+    Both ends have caps; one that lies beyond `within` is cut there and has an arrow. What a single block leaves open is
+    not drawn.
+    """
+    at, low, high, least, most = (one.ravel() for one in np.broadcast_arrays(at, low, high, *within))
+    shown = high < NOWHERE
+    colours = np.broadcast_to(to_rgba_array(colours), (len(at), 4))[shown]
+    at, low, high, least, most = at[shown], low[shown], high[shown], least[shown], most[shown]
+    start, end = np.clip(low, least, most), np.clip(high, least, most)
+    (axes.vlines if upright else axes.hlines)(at, start, end, colours, lw=1.1)
+    marks = ("_", "v", "^") if upright else ("|", "<", ">")
+    for place, cut, arrow in ((start, low < least, marks[1]), (end, high > most, marks[2])):
+        for marker, which, size in ((marks[0], ~cut, 25), (arrow, cut, 12)):
+            if which.any():
+                x, y = (at, place) if upright else (place, at)
+                style: dict[str, Any] = {"marker": marker, "lw": 0.8, "clip_on": False}
+                axes.scatter(x[which], y[which], size, colours[which], **style)
+
+
+def write_figure(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
+    """Write a figure right of the end of a bar."""
+    look: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 8}
+    axes.annotate(text, (x, y), (5, 0), **look | style)
+
+
+def legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Put a legend between title and picture, where nothing is drawn."""
+    style: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "frameon": False, "fontsize": 7}
+    axes.legend(handles, labels, ncols=COLUMNS, columnspacing=1, handletextpad=0.3, **style)
 
 
 def write_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
@@ -360,13 +410,14 @@ def _leaders(axes: Axes, starts: Any, ends: Any, colours: Any) -> None:
 
 
 def log_axis(axis: Any) -> None:
-    """Write the figures of a logarithmic axis plainly, three a decade where they fit; call it when limits are set.
+    """Write the figures of a logarithmic axis plainly, as many a decade as fit; call it when limits are set.
 
     One line marks what is between them: as ticks these would take longer to draw than the rest of a chart.
     """
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    subs = (1, 2, 5) if high < 60 * low else (1, 3) if high < 1000 * low else (1,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axis.set_minor_locator(NullLocator())
     fine = np.outer(10.0 ** np.arange(math.floor(math.log10(low)), math.log10(high)), range(2, 10)).ravel()
     fine = fine[(low < fine) & (fine < high)]

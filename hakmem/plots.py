@@ -15,16 +15,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.ticker import FuncFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from hakmem import stats
+from hakmem import stats, units
 from hakmem.figure import (
+    COLUMNS,
     FAMILIES,
     Family,
     Figure,
     Line,
     Theme,
     family,
+    legend,
     log_axis,
     panel,
     spoken,
@@ -34,9 +37,13 @@ from hakmem.figure import (
 )
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.traces.events import Shape
-from hakmem.verdict import SYSCALLS_PER_OP, Verdict, memory_of
+from hakmem.verdict import SYSCALLS_PER_OP, Verdict, calls_beyond_pages, memory_of, unreachable
 
 __all__ = ["Look", "cells", "forest", "frontier", "live_curve", "looks_of", "phases", "run_order", "syscalls"]
+
+
+ROLES = ("baseline", "baseline2", "arm", "peer")
+ENOUGH = 5  # blocks: of fewer, no order can tell a trend at 95 % (Kendall)
 
 
 # ---- names and looks of arms -----------------------------------------------------------------------------------------
@@ -49,20 +56,32 @@ class Look:
     name: str
     family: Family
     role: str
+    nth: int = 0  # of its family on this chart
 
     def colour(self, theme: Theme) -> str:
         """Colour on this paper."""
-        return self.family.on(theme)
+        return self.family.on(theme, self.nth)
+
+    def mark(self, theme: Theme, fill: str = "", size: float = 6.5) -> dict[str, Any]:
+        """How `plot` marks it, filled its own way or another."""
+        return self.family.mark(theme, self.nth, fill, size)
+
+    @property
+    def line(self) -> str:
+        """How a line of it is dashed: of a peer dotted, of each second arm of a family broken."""
+        return ":" if self.role == "peer" else ("-", "--")[self.nth % 2]
 
 
 def looks_of(cell: pd.DataFrame) -> dict[str, Look]:
     """Find looks by the keys of `stats.wide`: A, A' and the arms' labels; names lose the prefix that all share."""
     found: dict[str, Look] = {}
     first = cell[["arm", "role", "allocator", "gates"]].drop_duplicates(["arm", "role"])
-    for key, row in zip(stats.keys(first), first.to_dict("records"), strict=True):
+    kinds = [family(str(allocator), gates) for allocator, gates in zip(first["allocator"], first["gates"], strict=True)]
+    alike = first["arm"].groupby(kinds).unique().map(lambda arms: sorted(arms, key=lambda arm: (len(arm), arm)))
+    for key, kind, row in zip(stats.keys(first), kinds, first.to_dict("records"), strict=True):
         arm, role = str(row["arm"]), str(row["role"])
         name = (_short(arm) if role == "arm" else arm) + {"baseline": " (A)", "baseline2": " (A')"}.get(role, "")
-        found[key] = Look(name, FAMILIES[family(str(row["allocator"]), row["gates"])], role)
+        found[key] = Look(name, FAMILIES[kind], role, alike[kind].index(arm))
     return found
 
 
@@ -80,6 +99,7 @@ def cells(rows: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
 # ---- RSS against throughput ------------------------------------------------------------------------------------------
 
 
+ENDS = ("memory_low", "memory_high", "speed_low", "speed_high")
 FRONTIER_NAMES = {
     **{"memory": "MB", "memory_low": "MB low", "memory_high": "MB high", "n": "blocks", "dominated_by": "dominated by"},
     **{"speed": "Mops/s", "speed_low": "Mops/s low", "speed_high": "Mops/s high"},
@@ -99,12 +119,13 @@ def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
     panels, tables = [], []
     for workload, cell in cells(rows):
         column = memory_of(workload)
-        points, looks = stats.frontier(cell, column), looks_of(cell)
-        points = points[points.index.isin(looks) & (points.index != BASELINE2)]
+        points = stats.frontier(cell[cell["role"] != "baseline2"], column)
+        looks = looks_of(cell)
         if points.empty:
             continue
         panels.append(panel(_frontier_drawing(points, looks, column), 3.9, _frontier_title(workload, points, looks)))
-        named = points.assign(arm=[looks[key].name for key in points.index], workload=workload)
+        beaten_by = points["dominated_by"].map({key: look.name for key, look in looks.items()} | {"": ""})
+        named = points.assign(arm=[looks[key].name for key in points.index], workload=workload, dominated_by=beaten_by)
         tables.append(named[["workload", "arm", *[c for c in points.columns if c != "arm"]]])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     title = "Memory against throughput: up and to the left is better."
@@ -112,8 +133,8 @@ def frontier(rows: pd.DataFrame, prices: pd.DataFrame | None = None) -> Figure:
         title = "What a megabyte costs: " + _cheapest(prices)
     note = (
         "Each cross is an arm's geometric mean with its joint 95 % interval; the line is the Pareto frontier; "
-        "grey arms are beaten in both by another beyond the crosses; hollow ones have a single block, and so no cross. "
-        "The memory axis is logarithmic."
+        "grey arms are surely beaten: another is as good in both, and in one better beyond the crosses. Hollow ones "
+        "have a single block, and so no cross; an arrow is a cross that goes on. The memory axis is logarithmic."
     )
     return Figure(title, note, tuple(panels), table.rename(columns=FRONTIER_NAMES))
 
@@ -124,13 +145,17 @@ def _cheapest(prices: pd.DataFrame) -> str:
     return str(known["sentence"].iloc[-1])
 
 
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def _frontier_title(workload: str, points: pd.DataFrame, looks: dict[str, Look]) -> str:
-    if BASELINE not in points.index:
-        return workload
-    base = points.loc[BASELINE]
     arms = points[[looks[key].role == "arm" for key in points.index]]
-    if arms.empty:
-        return workload
+    if BASELINE not in points.index or arms.empty:
+        beaten = [looks[str(key)].name for key in points.index[points["dominated_by"] != ""]]
+        says = f"{_listed(beaten)} {'are' if len(beaten) > 1 else 'is'} surely beaten"
+        return f"{workload}: {says if beaten else 'no arm is surely beaten'}"
+    base = points.loc[BASELINE]
     name, leanest = arms.sort_values("memory").index[0], arms.sort_values("memory").iloc[0]
     change = 100 * (leanest["speed"] / base["speed"] - 1)
     if leanest["memory_high"] >= base["memory_low"]:
@@ -141,8 +166,14 @@ def _frontier_title(workload: str, points: pd.DataFrame, looks: dict[str, Look])
 
 def _frontier_drawing(points: pd.DataFrame, looks: dict[str, Look], column: str) -> Callable[[Axes, Theme], str]:
     what = "Peak RSS" if column == "peak_rss_mb" else "RSS left at the end, without lazily freed pages"
-    shown, edge = _within_reach(points), points[points["frontier"]].sort_values("memory")
-    height = shown["speed_high"].max() - shown["speed_low"].min()
+    scale, unit = units.fitting(1e6 * points["speed"].max(), units.RATES)
+    rates = {name: points[name] * (1e6 / scale) for name in ("speed", "speed_low", "speed_high")}
+    points = points.assign(**rates)
+    reach, edge = _reach(points), points[points["frontier"]].sort_values("memory")
+    axis = {end: end.split("_")[0] for end in ENDS}
+    cut = {end: points[end].clip(*reach[of]).mask(points["n"] < 2, points[of]) for end, of in axis.items()}
+    shown = points.assign(**cut)
+    height = (shown["speed_high"].max() - shown["speed_low"].min()) or shown["speed"].max()
 
     def draw(axes: Axes, theme: Theme) -> str:
         axes.set_xscale("log")
@@ -152,21 +183,22 @@ def _frontier_drawing(points: pd.DataFrame, looks: dict[str, Look], column: str)
         beaten = shown["dominated_by"] != ""
         colours = [theme.quiet if b else looks[str(key)].colour(theme) for key, b in beaten.items()]
         faded = [to_rgba(colour, 0.6 if b else 1) for colour, b in zip(colours, beaten, strict=True)]
-        axes.hlines(shown["speed"], shown["memory_low"], shown["memory_high"], faded, lw=1.1)
-        axes.vlines(shown["memory"], shown["speed_low"], shown["speed_high"], faded, lw=1.1)
+        for along, across in (("memory", "speed"), ("speed", "memory")):
+            ends = points[f"{along}_low"], points[f"{along}_high"]
+            whiskers(axes, points[across], *ends, faded, reach[along], upright=along == "speed")
         names = []
         for (key, point), colour, fade in zip(shown.to_dict("index").items(), colours, faded, strict=True):
-            look, alone = looks[str(key)], point["n"] < 2
-            mark: dict[str, Any] = {"marker": look.family.marker, "ms": 6.5, "mew": 0.7, "color": fade}
-            mark |= {"fillstyle": "none"} if alone else {"mec": theme.paper}
+            look = looks[str(key)]
+            mark = look.mark(theme, "none" if point["n"] < 2 else "")
+            mark |= {"color": fade} | ({} if mark["mec"] == theme.paper else {"mec": fade})
             axes.plot(point["memory"], point["speed"], zorder=3 - 0.5 * (fade[3] < 1), **mark)
             names.append((point["memory"], point["speed"], look.name, colour))
         axes.set_xlabel(f"{what} (MiB, log scale)")
-        axes.set_ylabel("Throughput (million ops/s)")
+        axes.set_ylabel(f"Throughput ({unit})")
         log_axis(axes.xaxis)
         write_names(axes, names, theme, _obstacles(shown, edge))
         best = ", ".join(
-            f"{looks[str(key)].name} at {memory:.3g} MB and {speed:.3g} Mops/s"
+            f"{looks[str(key)].name} at {memory:.3g} MB and {speed:.3g} {unit}"
             for key, memory, speed in zip(edge.index, edge["memory"], edge["speed"], strict=True)
         )
         worse = ", ".join(looks[str(key)].name for key in points.index[points["dominated_by"] != ""])
@@ -175,23 +207,14 @@ def _frontier_drawing(points: pd.DataFrame, looks: dict[str, Look], column: str)
     return draw
 
 
-def _within_reach(points: pd.DataFrame) -> pd.DataFrame:
-    """Cut crosses of very few blocks where they would squeeze all points into a corner (the table has them whole)."""
+def _reach(points: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Say where crosses of few blocks are cut, else they would squeeze all points into a corner; the table has them."""
     memory, speed = points["memory"], points["speed"]
     room = max(0.15 * speed.max(), speed.max() - speed.min())
-    alone = points["n"] < 2  # a single block has no interval, and no cross
-    points = points.assign(
-        memory_low=points["memory_low"].mask(alone, memory),
-        memory_high=points["memory_high"].mask(alone, memory),
-        speed_low=points["speed_low"].mask(alone, speed),
-        speed_high=points["speed_high"].mask(alone, speed),
-    )
-    return points.assign(
-        memory_low=points["memory_low"].clip(lower=memory.min() / 2),
-        memory_high=points["memory_high"].clip(upper=memory.max() * 2),
-        speed_low=points["speed_low"].clip(lower=max(0.0, speed.min() - room)),
-        speed_high=points["speed_high"].clip(upper=speed.max() + room),
-    )
+    return {
+        "memory": (memory.min() / 2, memory.max() * 2),
+        "speed": (max(0.0, speed.min() - room), speed.max() + room),
+    }
 
 
 def _obstacles(points: pd.DataFrame, edge: pd.DataFrame) -> list[Line]:
@@ -248,7 +271,8 @@ def forest(rows: pd.DataFrame, verdicts: Sequence[Verdict] = (), margin: float =
                 panel(_forest_drawing(order, found, looks, band), height, _forest_title(workload, found, looks, band))
             )
     note = (
-        "Throughput against the baseline A, paired within blocks; bars are 95 % intervals (Holm's for judged arms); "
+        "Throughput against the baseline A, paired within blocks; bars are 95 % intervals (Holm's for judged arms), an "
+        "arrow is one that goes on; "
         f"the shaded band is neutral: the larger of {100 * margin:g} % and the difference of the two baselines."
     )
     return Figure("What each arm costs or gains in speed.", note, tuple(panels), pd.DataFrame(records))
@@ -264,6 +288,8 @@ def _forest_title(workload: str, found: dict[str, stats.Interval], looks: dict[s
         [(key, word)] = words.items()
         return f"{workload}: {looks[key].name} is {word} {'from' if word.startswith('not') else 'than'} the baseline"
     counted = Counter(words.values())
+    if set(counted) == {"not told apart"}:
+        return f"{workload}: none of {len(words)} arms is told apart from the baseline"
     parts = [f"{counted[word]} {word}" for word in ("faster", "slower", "not told apart") if word in counted]
     return f"{workload}: of {len(words)} arms " + ", ".join(parts) if parts else workload
 
@@ -275,18 +301,14 @@ def _forest_drawing(
     room = max(25.0, max(estimates) - min(estimates))  # cuts bars of very few blocks; the table has them whole
     least, most = min(estimates) - room, max(estimates) + room
 
-    def reach(key: str) -> tuple[float, float]:
-        i = found[key]
-        return (max(i.low, least), min(i.high, most)) if i.n > 1 else (math.nan, math.nan)
-
     def draw(axes: Axes, theme: Theme) -> str:
         axes.axvspan(-band, band, color=theme.band, zorder=0)
         axes.axvline(0, color=theme.quiet, lw=1)
-        low, high = ([*ends] for ends in zip(*map(reach, order), strict=True))
-        whiskers(axes, range(len(order)), low, high, [looks[key].colour(theme) for key in order], 1.3)
+        low, high = ([getattr(found[key], end) for key in order] for end in ("low", "high"))
+        colours = [looks[key].colour(theme) for key in order]
+        whiskers(axes, range(len(order)), low, high, colours, (least, most))
         for y, key in enumerate(order):
-            mark: dict[str, Any] = {"marker": looks[key].family.marker, "ms": 6.5, "mec": theme.paper, "mew": 0.7}
-            axes.plot(found[key].estimate, y, color=looks[key].colour(theme), **mark)
+            axes.plot(found[key].estimate, y, **looks[key].mark(theme))
         axes.set_yticks(range(len(order)), [looks[key].name for key in order])
         axes.set_ylim(-0.7, len(order) - 0.3)
         axes.grid(visible=False, axis="y")
@@ -313,21 +335,20 @@ def run_order(rows: pd.DataFrame) -> Figure:
         good = stats.usable(shown).dropna(subset=["percent"])
         if len(good) < 2:
             continue
-        slope = stats.theil_sen(good["order"], good["percent"])
-        span = float(good["order"].max() - good["order"].min())
-        trend = slope.low > 0 or slope.high < 0
-        says = f"a trend of {slope.estimate * span:+.1f} % over the run" if trend else "no trend over the run"
+        blocks, slope = _slope(good)
         spread = float(good["percent"].abs().median())
-        title = f"{workload}: {says}, trials within {spread:.1f} % of their median by half"
-        panels.append(panel(_order_drawing(shown, good, looks, slope), 2.7, title))
+        title = f"{workload}: {_trend(slope)}; half of the trials lie within {spread:.1f} % of their arm's median"
+        height = 2.75 + 0.15 * math.ceil(len(looks) / COLUMNS)
+        panels.append(panel(_order_drawing(shown, good, looks, blocks, slope), height, title))
         named = shown.assign(
             arm=[looks[k].name for k in shown["key"]], workload=workload, spoiled=shown["spoiled"].map("; ".join)
         )
         tables.append(named[["workload", "order", "block", "arm", "status", "mops", "percent", "spoiled"]])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     note = (
-        "One mark a trial (a single trial has no interval); hollow marks were spoiled, "
-        "crosses at the bottom failed; the dashed line is the Theil-Sen trend. Arms that ran once are left out."
+        "One mark a trial (a single trial has no interval); hollow marks were spoiled, crosses at the bottom failed. "
+        "The trend is Theil and Sen's of the blocks' medians, drawn where its 95 % interval leaves out 0. Arms that "
+        "ran once are left out."
     )
     return Figure(
         "Did the machine hold still?",
@@ -337,23 +358,42 @@ def run_order(rows: pd.DataFrame) -> Figure:
     )
 
 
+def _slope(good: pd.DataFrame) -> tuple[pd.DataFrame, stats.Interval]:
+    """Fit a line to the medians of the blocks, on the log scale: what a trial shares with its block counts once."""
+    logs = good.assign(log=np.log1p(good["percent"].clip(lower=-99) / 100))
+    blocks = logs.groupby(["host", "block"])[["order", "log"]].median().sort_values("order")
+    if len(blocks) < ENOUGH:
+        return blocks, stats.Interval(math.nan, -math.inf, math.inf, 0.95, "Theil-Sen", len(blocks))
+    found, span = stats.theil_sen(blocks["order"], blocks["log"]), blocks["order"].iloc[-1] - blocks["order"].iloc[0]
+    low, mid, high = (end * span for end in (found.low, found.estimate, found.high))
+    return blocks, stats.Interval(mid, low, high, found.level, found.method, found.n).percent()
+
+
+def _trend(over: stats.Interval) -> str:
+    """Say the change of throughput from the first block to the last where it is told apart from none."""
+    if over.n < ENOUGH:
+        return f"{over.n} block{'s' * (over.n > 1)} cannot tell a trend"
+    if over.low <= 0 <= over.high:
+        return f"no trend told apart from none ({over.low:+.1f} to {over.high:+.1f} % over the run)"
+    verb = "rose" if over.estimate > 0 else "fell"
+    return f"throughput {verb} by {abs(over.estimate):.1f} % over the run ({over.low:+.1f} to {over.high:+.1f})"
+
+
 def _order_drawing(
-    shown: pd.DataFrame, good: pd.DataFrame, looks: dict[str, Look], slope: stats.Interval
+    shown: pd.DataFrame, good: pd.DataFrame, looks: dict[str, Look], blocks: pd.DataFrame, over: stats.Interval
 ) -> Callable[[Axes, Theme], str]:
     def draw(axes: Axes, theme: Theme) -> str:
         for (key, hollow), marks in shown.groupby(["key", "spoilt"], sort=False):
-            look, colour = looks[str(key)], looks[str(key)].colour(theme)
-            style: dict[str, Any] = {"ls": "", "marker": look.family.marker, "ms": 4.7, "mew": 0.8}
-            style |= {"mfc": "none", "mec": colour} if hollow else {"mfc": colour, "mec": theme.paper}
-            axes.plot(marks["order"], marks["percent"], **style)
+            axes.plot(marks["order"], marks["percent"], **looks[str(key)].mark(theme, "none" if hollow else "", 5))
         bad = shown[shown["status"] != "ok"]
         bottom = axes.get_ylim()[0]
         axes.scatter(bad["order"], [bottom] * len(bad), marker="x", color=theme.ink, s=26)
-        x = np.array([good["order"].min(), good["order"].max()])
-        centre = float(good["order"].median())
-        axes.plot(
-            x, float(good["percent"].median()) + slope.estimate * (x - centre), color=theme.quiet, lw=1.2, ls="--"
-        )
+        if over.low > 0 or over.high < 0:
+            x = blocks["order"].iloc[[0, -1]]
+            y = 100 * np.expm1(blocks["log"].median() + np.log1p(over.estimate / 100) * np.array([-0.5, 0.5]))
+            axes.plot(x, y, color=theme.ink, lw=1.2, ls="--")
+        named = sorted(looks.values(), key=lambda look: (ROLES.index(look.role), look.name))
+        legend(axes, [Line2D([], [], **look.mark(theme, size=5)) for look in named], [look.name for look in named])
         axes.set_xlabel("Trial, in the order run")
         axes.set_ylabel("Throughput against\nthe arm's median (%)")
         spoilt = int(shown["spoilt"].sum())
@@ -418,11 +458,10 @@ def _phase_drawing(summary: pd.DataFrame, looks: dict[str, Look]) -> Callable[[A
         colours = {key: look.colour(theme) for key, look in looks.items()}
         shown = summary.sort_values("at", kind="stable")
         shown = shown.assign(x=shown["at"] + shown["key"].map(shift), colour=shown["key"].map(colours))
-        axes.vlines(shown["x"], shown["min"], shown["max"], shown["colour"].tolist(), lw=1)
+        whiskers(axes, shown["x"], shown["min"], shown["max"], shown["colour"].tolist(), upright=True)
         for key, line in shown.groupby("key", sort=False):
             look, x, median, colour = looks[str(key)], line["x"], line["median"], colours[str(key)]
-            style: dict[str, Any] = {"marker": look.family.marker, "ms": 5, "mec": theme.paper, "mew": 0.5}
-            axes.plot(x, median, lw=1.3, color=colour, ls=":" if look.role == "peer" else "-", **style)
+            axes.plot(x, median, **look.mark(theme, size=5) | {"ls": look.line, "lw": 1.3})
             ends.append((float(x.iloc[-1]), float(median.iloc[-1]), look.name, colour))
             words.append(f"{look.name} {median.iloc[-1]:.3g} MB")
         crowded = names["phase"].str.len().sum() > 30
@@ -455,8 +494,7 @@ def syscalls(rows: pd.DataFrame, budget: float = SYSCALLS_PER_OP) -> Figure:
         if summary["max"].max() == 0:
             quiet.append(spoken(workload))
         else:
-            worst = float(summary["max"].max())
-            title = f"{workload}: at most {worst:.2g} calls an op, {_times(worst, budget)} the budget"
+            title = f"{workload}: {_syscall_title(workload, good, float(summary['max'].max()), budget)}"
             panels.append(panel(_syscall_drawing(summary, looks, budget), 1.5 + 0.26 * len(summary), title))
         named = summary.reset_index().assign(
             arm=[looks[str(k)].name for k in summary.index], workload=workload, budget=budget
@@ -464,13 +502,41 @@ def syscalls(rows: pd.DataFrame, budget: float = SYSCALLS_PER_OP) -> Figure:
         tables.append(named[["workload", "arm", "median", "min", "max", "count", "budget"]])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     note = f"Median over trials, bars from least to most; the line is the budget of {budget:g} an op; none at all is 0."
-    note += f" No arm that counts its calls made any in the timed region of {', '.join(quiet)}." if quiet else ""
+    none = f"No arm that counts its calls made any in the timed region of {', '.join(quiet)}." if quiet else ""
+    shown = table.rename(columns={"median": "calls/op", "count": "trials"})
     return Figure(
         "The system calls that each arm makes.",
-        note,
+        f"{note} {none}".rstrip(),
         tuple(panels),
-        table.rename(columns={"median": "calls/op", "count": "trials"}),
+        shown,
+        none or "No arm here counts its calls.",
     )
+
+
+def _syscall_title(workload: str, good: pd.DataFrame, worst: float, budget: float) -> str:
+    """Say how far the worst trial is from the budget; above it, what the verdict excuses, and which target is too low.
+
+    A target below the floor, which is the least that any arm reached, makes Lean search on for pages to give back.
+    """
+    if worst <= budget:
+        return f"at most {worst:.2g} calls an op, {_times(worst, budget)} the budget"
+    arms = [arm for _, arm in good[good["role"] == "arm"].groupby("arm", sort=False)]
+    base = good[good["role"] == "baseline"]
+    missed = [found for found in (unreachable(arm, base, workload) for arm in arms) if found]
+    says = []
+    if missed:
+        targets = [f"{target:g}" for target in sorted({target for target, _ in missed})]
+        floor = min(reached for _, reached in missed)
+        one = len(targets) == 1
+        says.append(f"{'a target' if one else 'targets'} of {_listed(targets)} MB {'is' if one else 'are'} below the ")
+        says[-1] += f"floor of {floor:.3g} MB"
+    if memory_of(workload) == "peak_rss_mb" or base.empty or not arms:
+        says.append(f"at most {worst:.2g} calls an op, {_times(worst, budget)} the budget")
+        return "; ".join(says)
+    left, name = max((calls_beyond_pages(arm, base, workload), _short(str(arm["arm"].iloc[0]))) for arm in arms)
+    kept = "what exceeds the budget gives pages back"
+    says.append(kept if left <= budget else f"apart from pages given back, {name} is {_times(left, budget)} the budget")
+    return "; ".join(says)
 
 
 def _times(value: float, budget: float) -> str:
@@ -488,12 +554,14 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
         axes.set_ylim(-0.7, len(summary) - 0.3)
         axes.axvline(budget, color=theme.ink, lw=1.2, ls="--")
         y, ends = np.arange(len(summary)), np.maximum(told, left)
-        colours = [looks[str(key)].colour(theme) for key in summary.index]
-        axes.barh(y, ends[:, 1] - left, left=left, height=0.55, color=colours, alpha=0.85)
-        for none in y[told[:, 1] == 0]:
-            axes.text(left * 1.15, none, "0", va="center", color=theme.ink)
         some = told[:, 2] > 0
-        whiskers(axes, y[some], ends[some, 0], ends[some, 2], theme.ink)
+        colours = np.array([looks[str(key)].colour(theme) for key in summary.index])
+        whiskers(axes, y[some], ends[some, 0], ends[some, 2], colours[some])
+        for at, key in enumerate(summary.index):
+            if told[at, 1] > 0:
+                axes.plot(told[at, 1], at, **looks[str(key)].mark(theme))
+            else:
+                axes.text(left * 1.15, at, "0", va="center", color=colours[at])
         axes.set_yticks(range(len(summary)), [looks[str(k)].name for k in summary.index])
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("System calls an operation (log scale)")
@@ -509,19 +577,22 @@ def _syscall_drawing(summary: pd.DataFrame, looks: dict[str, Look], budget: floa
 
 def live_curve(shape: Shape, name: str) -> Figure:
     """Live memory over the events of a trace: what any allocator has to hold at least."""
-    mib = shape.live_bytes / 2**20
-    table = pd.DataFrame({"after event": shape.live_at, "live MiB": mib, "live blocks": shape.live_blocks})
+    scale, unit = units.fitting(shape.peak_bytes, units.BYTES)
+    live = shape.live_bytes / scale
+    table = pd.DataFrame({"after event": shape.live_at, f"live {unit}": live, "live blocks": shape.live_blocks})
+    peak, end = (units.words(size, units.BYTES) for size in (shape.peak_bytes, shape.live_bytes[-1]))
 
     def draw(axes: Axes, theme: Theme) -> str:
-        axes.fill_between(shape.live_at, mib, color=theme.band)
-        axes.plot(shape.live_at, mib, color=FAMILIES["hakmem"].on(theme))
+        axes.fill_between(shape.live_at, live, color=theme.band)
+        axes.plot(shape.live_at, live, color=FAMILIES["hakmem"].on(theme))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("Event of the trace")
-        axes.set_ylabel("Live memory (MiB)")
+        axes.set_ylabel(f"Live memory ({unit})")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        return f"Live memory between {mib.min():.2g} and {mib.max():.3g} MiB, at the end {mib[-1]:.3g} MiB."
+        return f"Live memory over {shape.live_at[-1]:,} events, at most {peak}, at the end {end}."
 
-    title = f"{name}: at most {shape.peak_bytes / 2**20:.3g} MiB in {shape.peak_blocks:,} blocks are live at once"
+    title = f"{name}: at most {peak} in {shape.peak_blocks:,} blocks are live at once"
     note = (
         f"{shape.frees:,} of {int(shape.ops[1]):,} blocks are freed within it, {shape.cross_frees:,} by another thread."
     )

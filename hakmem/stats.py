@@ -25,6 +25,7 @@ TAIL = 10  # resamples beyond an end of a bootstrap interval, or its ends are th
 BCA_FROM = 25  # below this many blocks BCa covers too little (83 % at 5, 93 % at 20); the t interval holds its level
 EXACT_FLIPS = 15  # up to 2^15 sign patterns are enumerated, beyond they are drawn
 POWER = 0.90
+NOWHERE = 1e300  # beyond lies an end that a single block leaves open
 TELLING = 1000.0  # percent, or KiB: an interval as wide tells nothing
 POINT_COLUMNS = ("arm", "memory", "memory_low", "memory_high", "speed", "speed_low", "speed_high", "n")
 SHARE_COLUMNS = ("share", "low", "high", "lead", "lead_low", "lead_high", "n")

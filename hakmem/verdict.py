@@ -17,9 +17,20 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, computed_field, field_serializer
 
 from hakmem import stats
-from hakmem.stats import BASELINE, Drift, Interval
+from hakmem.stats import BASELINE, NOWHERE, Drift, Interval
 
-__all__ = ["Verdict", "ab", "decide_ab", "judge", "lean", "memory_of", "overall", "prices"]
+__all__ = [
+    "Verdict",
+    "ab",
+    "calls_beyond_pages",
+    "decide_ab",
+    "judge",
+    "lean",
+    "memory_of",
+    "overall",
+    "prices",
+    "unreachable",
+]
 
 Word = Literal["GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE"]
 ICONS: dict[Word, str] = {"GO": "✔", "NO-GO": "✖", "NEUTRAL": "≈", "INCONCLUSIVE": "?", "NOT-APPLICABLE": "–"}
@@ -39,7 +50,6 @@ SYSCALLS_QUIET = 1e-7  # a rate nobody minds: the baseline counts as at least th
 PAGE = 4096  # bytes; giving one back may take a call
 SYSCALLS_FEW = 100  # calls in one trial that cannot be a run-away, however short the trial
 SYSCALLS_OPS = 500_000  # the budget is one of many operations (200 million): of fewer, starting alone takes it all
-NOWHERE = 1e100  # percent: an end of an interval over one block
 TARGET_GATE, MODE_GATE, LEAN_GATE = "HAKMEM_SS_MEM_LEAN_TARGET_MB", "HAKMEM_SS_MEM_LEAN_DECOMMIT", "HAKMEM_SS_MEM_LEAN"
 TIMES = ("purge_ns",)  # counters that hold a time: what was done tells more than how long it took
 SHRINKING = ("ramp", "phases", "battle")  # drivers that free most of their data: what is left counts, the peak is data
@@ -127,21 +137,36 @@ def _crash(rows: pd.DataFrame) -> Ruling | None:
     return Ruling("NO-GO", "a crash, a hang or garbage is NO-GO", f"{kinds} of {len(rows)} trials")
 
 
+def calls_beyond_pages(rows: pd.DataFrame, base: pd.DataFrame, workload: str) -> float:
+    """Count system calls an operation; of a program that shrinks those beyond one for each page that it gave back."""
+    calls, left = rows["syscalls_per_op"].median(), "end_rss_less_lazyfree_mb"
+    if memory_of(workload) == "peak_rss_mb":
+        return float(calls)
+    given_back = max(0.0, float(np.nan_to_num(base[left].median() - rows[left].median()))) * 2**20 / PAGE
+    return float(calls - given_back / rows["ops"].median())
+
+
+def unreachable(rows: pd.DataFrame, base: pd.DataFrame, workload: str) -> tuple[float, float] | None:
+    """Return the target that an arm could not reach (MiB), and what it reached; None where it did, or got nowhere.
+
+    The arm itself counts each search for pages that left the process above its target.
+    """
+    memory = memory_of(workload)
+    reached, target = rows[memory].median(), _target(rows, math.inf)
+    tried = rows["counters"].map(lambda told: bool((told or {}).get("target_unreachable")))
+    return (target, float(reached)) if tried.any() and target < reached < base[memory].median() else None
+
+
 def _runaway(rows: pd.DataFrame, base: pd.DataFrame, workload: str) -> Ruling | None:
     """Hold system calls against their budget; calls that gave back pages of a program that shrinks are excused.
 
     Too many in a trial of few operations are INCONCLUSIVE: calls of the start cannot be told from a run-away.
     """
-    excused = 0.0
-    if memory_of(workload) != "peak_rss_mb":
-        left = "end_rss_less_lazyfree_mb"
-        excused = max(0.0, float(np.nan_to_num(base[left].median() - rows[left].median()))) * 2**20 / PAGE
     ops, theirs = rows["ops"].median(), base["syscalls_per_op"].median()
-    calls = rows["syscalls_per_op"].median() * ops - excused
-    mine = calls / ops
-    if not calls >= SYSCALLS_FEW:
+    mine = calls_beyond_pages(rows, base, workload)
+    if not mine * ops >= SYSCALLS_FEW:
         return None
-    beyond = " (beyond one for each page given back)" if excused else ""
+    beyond = " (beyond one for each page given back)" if memory_of(workload) != "peak_rss_mb" else ""
     rule = f"system calls over {SYSCALLS_PER_OP:g} an op, or {SYSCALLS_TIMES} times the baseline's, are NO-GO{beyond}"
     told = f"{mine:.2g} system calls an op"
     if mine <= SYSCALLS_PER_OP:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from hakmem import paths, stats, store
 from hakmem.commands.cli_ledger import app
-from hakmem.errors import LedgerError
+from hakmem.errors import BadParameter, LedgerError
 from hakmem.store import Ledger
 
 FEW = [arm for arm in ARMS if arm[0] in ("hakmem", "hakmem LEAN DONTNEED 10 MB", "system")]
@@ -127,3 +127,12 @@ def test_show_judges_by_the_target_of_the_sweep(runs: Path) -> None:
                 ledger.append(trial, durable=False)
         words.append(next(line for line in call("show", f"target{target}").splitlines() if "LEAN OFF" in line))
     assert "NEUTRAL" in words[0] and "GO" in words[1]
+
+
+def test_a_file_that_is_no_ledger_is_told_in_one_line(runs: Path, tmp_path: Path) -> None:
+    (notes := tmp_path / "notes.md").write_text("# Notes")
+    allowed = f"{notes} is no ledger: give the name of a study in {runs} or a file NAME.jsonl$"
+    with pytest.raises(BadParameter, match=allowed):
+        call("show", str(notes))
+    with pytest.raises(BadParameter, match=allowed):
+        call("ledger", "merge", "fast", "slow", "--into", str(notes))

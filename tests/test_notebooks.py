@@ -80,7 +80,7 @@ def test_the_lean_sweep_measures_decides_and_resumes(study: str, tmp_path: Path)
     assert (
         "What a megabyte costs here." in text
         and "56.8" in text
-        and text.count("<figure") == 8
+        and text.count('class="chart"') == 8
         and "hakmem report 20_lean_sweep -p study=" in text
         and "hakmem ahead by, points" in text
         and "The leanest setting for what can be spared" in text
@@ -108,7 +108,7 @@ def test_a_gate_is_judged_beside_the_published_figure(study: str, tmp_path: Path
     assert all(v.word in text and v.bite_words.split("→")[0].strip() in text for v in found.values())
     assert all(v.effect.words() in text for v in found.values())
     charts = 4 if callgrind.why_not() else 5
-    assert "-0.46" in text and text.count("<figure") == charts and "This step failed" not in text
+    assert "-0.46" in text and text.count('class="chart"') == charts and "This step failed" not in text
 
 
 def test_the_tour_ends_with_a_chart_and_a_verdict(study: str, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_tour_ends_with_a_chart_and_a_verdict(study: str, tmp_path: Path) ->
     assert set(rows["workload"]) == {"mixed:ws=400", "trace:build/traces/tour-20000-1.trace"}
     word, sentences = rebase.judge(rebase.ratios(rows), "system", "Standard")
     assert word in text and sentences[0].split("(")[0] in html.unescape(text)
-    assert text.count("<figure") == 3 and "This step failed" not in text
+    assert text.count('class="chart"') == 3 and "This step failed" not in text
 
 
 def test_what_a_start_costs(study: str, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_what_a_start_costs(study: str, tmp_path: Path) -> None:
     assert set(started["status"]) == {"ok"} and {start_up.OFF, start_up.TOUCH, "system"} <= set(started["arm"])
     word, sentences = start_up.judge(started)
     assert word in text and "(extrapolated from 3)" in sentences[2] and sentences[2] in html.unescape(text)
-    assert text.count("<figure") == 4 and "32.88" in text and "This step failed" not in text
+    assert text.count('class="chart"') == 4 and "32.88" in text and "This step failed" not in text
     held = rows[rows["workload"].str.startswith("container")]
     if container.why_not():
         assert held.empty and "no memory cgroup" in text
@@ -175,7 +175,7 @@ def test_every_megabyte_is_found(study: str, tmp_path: Path) -> None:
     assert word == "GO" and re.search(r"in \d+ trials with at least 10 MB live", sentences[0])
     touched = rss_tax.parts(rows).set_index("key").loc[["hakmem SS_PREWARM=TOUCH"]]
     assert (touched["empty slabs"] > 3).all()  # eight SuperSlabs, some of which nothing is in
-    assert text.count("<figure") == 4 and sentences[1].split(":")[0] in text and "This step failed" not in text
+    assert text.count('class="chart"') == 4 and sentences[1].split(":")[0] in text and "This step failed" not in text
 
 
 def test_blocks_are_followed_through_the_stages(study: str, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_blocks_are_followed_through_the_stages(study: str, tmp_path: Path) -> N
     word, sentences = pipeline.judge(pipeline.table(followed), rows[rows["workload"] == "larson"])
     assert word in text and sentences[0] in html.unescape(text) and "published was +19 %" in text
     charts = 4 if callgrind.why_not() else 5
-    assert text.count("<figure") == charts and "This step failed" not in text
+    assert text.count('class="chart"') == charts and "This step failed" not in text
 
 
 def test_presets_are_weighed_on_both_builds(study: str, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_presets_are_weighed_on_both_builds(study: str, tmp_path: Path) -> None:
     assert ", ".join(f"{name} {one.words()}" for name, one in promotion.memory(found).items()) in text
     assert text.count("<td>strace</td>") == (0 if crosscheck.why_not() else 2)  # FAST's calls, of each preset
     assert "Throughput, BALANCED against SAFE: FAST " in text and "56.8" in text
-    assert text.count("<figure") == 4 and "This step failed" not in text
+    assert text.count('class="chart"') == 4 and "This step failed" not in text
 
 
 def test_soaks_are_held_to_the_published_rule(study: str, tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_soaks_are_held_to_the_published_rule(study: str, tmp_path: Path) -> Non
     word, sentences = soaks.judge(table)
     assert word in text and all(one in html.unescape(text) for one in sentences) and "5.38" in text  # published
     assert all(f"<td>{value:.4g}</td>" in text for value in table["CV %"])
-    assert text.count("<figure") == 3 and "This step failed" not in text
+    assert text.count('class="chart"') == 3 and "This step failed" not in text
 
 
 def test_the_scorecard_reads_what_the_studies_measured(study: str, tmp_path: Path) -> None:
@@ -264,9 +264,9 @@ def test_hakmem_is_held_to_its_peer(study: str, tmp_path: Path) -> None:
     spans = [rebase.span(*line) for line in zip(fast["percent"], fast["low"], fast["high"], strict=True)]
     assert all(f"<td>{one}</td>" in text for one in spans)
     if lacks := callgrind.why_not():
-        assert html.escape(lacks) in text and text.count("<figure") == 2
+        assert html.escape(lacks) in text and text.count('class="chart"') == 2
     else:
-        assert "takes the fewest instructions" in text and text.count("<figure") == 3
+        assert "takes the fewest instructions" in text and text.count('class="chart"') == 3
     assert "This step failed" not in text
 
 
@@ -284,7 +284,7 @@ def test_shapes_are_drawn_and_the_winner_explained(study: str, tmp_path: Path) -
     assert all(html.escape(one) in text for one in why["why"])
     word, sentences = rebase.judge(rebase.ratios(rows), "system")
     assert word in text and sentences[0].split("(")[0] in html.unescape(text)
-    assert text.count("<figure") == 3 and "lua" in text and "This step failed" not in text
+    assert text.count('class="chart"') == 3 and "lua" in text and "This step failed" not in text
 
 
 def test_papermill_alone_refuses_a_parameter_that_is_mistyped(study: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from selenium_axe_python import Axe
 from typer.testing import CliRunner
 
 from hakmem import campaign, cli, paths, planning, plots, store, verdict
-from hakmem.pages import page, report, shelf
+from hakmem.pages import document, page, report, shelf
 from hakmem.studies import explorer
 from hakmem.study import CampaignSpec
 from hakmem.system import machine
@@ -29,7 +29,7 @@ from hakmem.system import machine
 EVIL = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 CHARTS = 6
 PANELS = 5 * 4 + 1
-WORDS = ("GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE", page.FAILED)
+WORDS = ("GO", "NO-GO", "NEUTRAL", "INCONCLUSIVE", "NOT-APPLICABLE", document.FAILED)
 screens = pytest.mark.parametrize("width", [360, 800, 1600])
 schemes = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 
@@ -126,17 +126,6 @@ def test_threats_are_those_of_every_sweep(table: pd.DataFrame, tmp_path: Path) -
     )
 
 
-def test_a_page_is_called_what_its_first_heading_says() -> None:
-    cells = [
-        new_code_cell("# no heading"),
-        new_markdown_cell("In words.\n# Does it pay?\n"),
-        new_markdown_cell("# Other"),
-    ]
-    assert page.title(new_notebook(cells=cells)) == "Does it pay?" and page.title(new_notebook()) == ""
-    text = page.document("a <b>", "<p>body</p>")
-    assert text.count("a &lt;b&gt;") == 2 and "default-src 'none'" in text and "<p>body</p>" in text and "--ink" in text
-
-
 def test_findings_are_those_of_the_machine_that_measured(tmp_path: Path) -> None:
     trials, ledger = study(blocks=2), tmp_path / "study.jsonl"
     there = machine.probe("bench-1").model_dump(mode="json") | {"thp": "always", "swap_mib": 4321, "build": "b1"}
@@ -206,13 +195,7 @@ def test_odd_parameters_survive_the_command_line(value: object, monkeypatch: pyt
     assert made[0][1] == {"study": value}
 
 
-def test_the_page_begins_with_its_verdict_or_its_failure(built: Path, table: pd.DataFrame) -> None:
-    banner = new_output("display_data", data=bundle(page.banner(verdict.lean(table))))
-    judged = new_notebook(cells=[new_code_cell("1", outputs=[banner])])
-    assert page.glance(judged).startswith('<p class="glance"><a href="#verdict">') and "throughput" in page.glance(
-        judged
-    )
-    assert page.glance(new_notebook(cells=[new_code_cell("1")])) == ""
+def test_the_page_begins_with_its_verdict_or_its_failure(built: Path) -> None:
     head, _, rest = built.read_text().partition('class="glance"')  # a step of this one failed
     assert 'href="#failed"' in rest[:60] and "! FAILED" in rest[:300] and "<figure" not in head
     assert 'id="failed"' in rest and 'id="verdict"' in rest
@@ -224,7 +207,7 @@ def test_what_was_printed_is_escaped_and_the_page_is_small(built: Path) -> None:
     assert (
         text.count("&lt;script&gt;document.title") >= 6
     )  # the dead trial's, the parameter's, the streams', the error's
-    assert len(text) < page.SIZE_LIMIT and not re.search(r"""(?:src|href)=["'](?!data:|#)""", text)
+    assert len(text) < document.SIZE_LIMIT and not re.search(r"""(?:src|href)=["'](?!data:|#)""", text)
 
 
 def test_every_picture_has_words_and_every_chart_a_table(built: Path) -> None:

@@ -15,6 +15,7 @@ from matplotlib.text import Annotation, Text
 from hakmem import figure, plots, verdict
 from hakmem.figure import FAMILIES, THEMES, Figure, Theme
 from hakmem.store import Trial
+from hakmem.traces.events import Shape
 
 CHARTS: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "frontier": plots.frontier,
@@ -77,6 +78,7 @@ def test_the_frontier_states_what_the_leanest_arm_takes(charts: dict[str, Figure
     assert re.match(r"mixed:ws=400: DONTNEED 10 MB takes 33 to 8\.2\d MB at -\d\.\d % throughput", chart.panels[0].alt)
     assert "RSS left" not in chart.panels[0].alt and "log" in chart.note
     by_arm = chart.table[chart.table["workload"] == "mixed:ws=400"].set_index("arm")
+    assert set(chart.table["dominated by"]) <= {"", *chart.table["arm"]}  # the names that the reader sees
     assert by_arm.loc["jemalloc", "dominated by"] == "mimalloc" and not by_arm.loc["jemalloc", "frontier"]
     assert (by_arm["MB low"] < by_arm["MB"]).all() and (by_arm["Mops/s high"] > by_arm["Mops/s"]).all()
 
@@ -199,18 +201,30 @@ def test_run_order_tells_a_trend() -> None:
     tilted = [
         t.model_copy(update={"ops_per_s": t.ops_per_s * (1 + 0.002 * i)}) for i, t in enumerate(trials) if t.ops_per_s
     ]
-    assert "a trend of +" in plots.run_order(rows(tilted)).panels[0].alt
-    assert (
-        "no trend" in plots.run_order(rows([t for t in study(blocks=6, seed=5) if t.workload == "ramp"])).panels[0].alt
-    )
+    rises = "ramp: throughput rose by 10.0 % over the run (+9.6 to +10.5);"
+    assert plots.run_order(rows(tilted)).panels[0].alt.startswith(rises)
+
+    def said(blocks: int) -> str:
+        return plots.run_order(rows([t for t in study(blocks=blocks, seed=5) if t.workload == "ramp"])).panels[0].alt
+
+    assert said(6).startswith("ramp: no trend told apart from none (-") and "2 blocks cannot tell a trend" in said(2)
+
+
+def test_a_trend_is_never_a_loss_of_more_than_all() -> None:
+    """However steeply trials slow down, what is left is above nothing."""
+    falling = [
+        t.model_copy(update={"ops_per_s": t.ops_per_s * 0.5**t.block})
+        for t in study(blocks=8, cv=0.002)
+        if t.workload == "ramp" and t.ops_per_s
+    ]
+    assert "throughput fell by 99.2 % over the run (-99.2 to -99.2)" in plots.run_order(rows(falling)).panels[0].alt
 
 
 def test_syscalls_say_how_far_from_the_budget(charts: dict[str, Figure]) -> None:
     assert "1,000 times under the budget" in charts["syscalls"].panels[0].alt
     quiet = plots.syscalls(rows([t for t in study(blocks=2, syscalls_per_op=0.0) if t.workload == "ramp"]))
-    assert quiet.panels == () and quiet.note.endswith(
-        "No arm that counts its calls made any in the timed region of ramp."
-    )
+    said = "No arm that counts its calls made any in the timed region of ramp."
+    assert quiet.panels == () and said in quiet.note and said in quiet.html()
     assert set(quiet.table["calls/op"]) == {0.0}
 
 
@@ -264,13 +278,113 @@ def test_an_arm_looks_the_same_wherever_it_is() -> None:
     assert set(FAMILIES) >= {"system", "mimalloc", "jemalloc", "tcmalloc", "tbbmalloc"}
 
 
-def test_tables_show_missing_figures_as_a_dash_and_escape_text() -> None:
-    text = figure.table_html(pd.DataFrame({"a": [1.5, float("nan")], "b": ["<b>", None]}), 'a "label"')
-    assert "–" in text and "&lt;b&gt;" in text and "<b>" not in text and "a &quot;label&quot;" in text
-
-
 def test_charts_of_a_thousand_trials_share_their_rows() -> None:
     trials: list[Trial] = [trial("hakmem", "baseline", "mixed", b, 100.0 + b % 7, 33.0) for b in range(500)]
     trials += [trial("system", "peer", "mixed", b, 90.0 + b % 5, 2.0) for b in range(500)]
     chart = plots.forest(rows(trials))
     assert chart.table["blocks"].tolist() == [500] and len(WORKLOADS) == 4
+
+
+def test_arms_of_one_kind_are_told_apart() -> None:
+    """The gate at two values, Lean with two targets: one colour family each, every arm with a mark of its own."""
+    gates = {"OFF": {"HAKMEM_SS_PREWARM": "OFF"}, "TOUCH": {"HAKMEM_SS_PREWARM": "TOUCH"}}
+    arms = [*ARMS[:2], *((f"hakmem SS_PREWARM={value}", "arm", 1.0, 1.0, gate) for value, gate in gates.items())]
+    arms += [(f"hakmem LEAN DONTNEED {mb} MB", "arm", 1.0, 1.0, LEAN) for mb in (4, 10)]
+    looks = plots.looks_of(rows([t for t in study(blocks=1, arms=arms) if t.workload == "ramp"]))
+    assert [looks[f"hakmem LEAN DONTNEED {mb} MB"].nth for mb in (4, 10)] == [0, 1]
+    for theme in THEMES:
+        marks = {key: (look.colour(theme), look.mark(theme)["fillstyle"]) for key, look in looks.items()}
+        assert marks.pop("A'") == marks["A"] and len(set(marks.values())) == len(marks)
+        assert all(contrast(colour, theme.paper) >= 3 for colour, _ in marks.values())
+
+
+def test_a_target_below_the_floor_is_said_instead_of_times_over_the_budget() -> None:
+    def said(back: bool) -> str:
+        base = [trial("hakmem", "baseline", "ramp", block, 5.0, 160.0, syscalls_per_op=0.0) for block in range(2)]
+        told = {"gates": LEAN, "syscalls_per_op": 0.0056, "counters": {"target_unreachable": 84}}
+        left = 16.8 if back else 160.0
+        lean = [trial("hakmem LEAN", "arm", "ramp", block, 5.0, left, **told) for block in range(2)]
+        return plots.syscalls(rows([one.model_copy(update={"ops": 1_000_000}) for one in base + lean])).panels[0].alt
+
+    floor = "ramp: a target of 10 MB is below the floor of 16.8 MB; what exceeds the budget gives pages back."
+    assert said(back=True).startswith(floor)
+    assert said(back=False).startswith("ramp: apart from pages given back, LEAN is 56 times over the budget.")
+
+
+@pytest.mark.parametrize("title", ["W" * 90, "mmmm " * 30, "ramp: i l i l " * 12, "Short"])
+def test_a_title_is_as_wide_as_its_panel_at_most(title: str) -> None:
+    drawn: list[figure.Sheet] = []
+
+    def draw(axes: Axes, _: Theme) -> str:
+        drawn.append(figure.Sheet.of(axes))
+        return "Nothing."
+
+    figure.panel(draw, 2.5, title.strip())
+    [sheet] = drawn
+    [text] = sheet.figure.texts
+    box = text.get_window_extent(sheet.pen)
+    assert box.x1 <= sheet.figure.bbox.width - figure.PAD + 0.5 and box.y1 <= sheet.figure.bbox.height
+    assert text.get_text().replace("\n", "").replace(" ", "") == title.replace(" ", "")
+
+
+def test_whiskers_end_in_an_arrow_where_they_are_cut_and_a_single_block_has_none() -> None:
+    drawn: list[Axes] = []
+
+    def draw(axes: Axes, _: Theme) -> str:
+        low, high = [-1.0, -50.0, -np.inf], [1.0, 2.0, np.inf]
+        figure.whiskers(axes, range(3), low, high, ["#111111", "#222222", "#333333"], (-10, 10))
+        drawn.append(axes)
+        return "Bars."
+
+    figure.panel(draw, 2.5, "Bars")
+    bars, *ends = drawn[0].collections
+    segments = [path.vertices[:, 0].tolist() for path in bars.get_paths()]  # type: ignore[index]
+    assert segments == [[-1.0, 1.0], [-10.0, 2.0]]
+    assert sorted(tuple(map(float, at)) for end in ends for at in end.get_offsets()) == [  # type: ignore[union-attr]
+        (-10.0, 1.0),
+        (-1.0, 0.0),
+        (1.0, 0.0),
+        (2.0, 1.0),
+    ]
+
+
+def test_a_chart_without_pictures_is_a_sentence() -> None:
+    text = Figure("A chart.", "Bars are intervals.", (), pd.DataFrame(), "Nothing was <measured>.").html()
+    assert text == '<p class="chart"><strong>A chart.</strong> Nothing was &lt;measured&gt;.</p>'
+
+
+def test_slow_operations_are_told_in_operations_a_second() -> None:
+    slow = [trial("hakmem", "baseline", "big", block, 3.75e-5, 9.0) for block in range(2)]
+    chart = plots.frontier(rows(slow))
+    assert "37.5 ops/s" in chart.panels[0].alt and "Throughput (ops/s)" in chart.panels[0].light
+    assert "<td>37.5</td>" in chart.html() and "ops/s low" in chart.html() and "Mops/s" not in chart.html()
+
+
+@pytest.mark.parametrize(("size", "unit"), [(37, "B"), (37 * 2**10, "KiB"), (37 * 2**20, "MiB")])
+def test_live_memory_is_told_in_a_unit_that_fits(size: int, unit: str) -> None:
+    at, live, blocks = np.arange(1, 4), np.array([0, size, size]), np.array([0, 1, 1])
+    none = np.zeros(2, dtype=np.int64)
+    shape = Shape(np.array([0, 1]), none, none, none.reshape(1, 2), at, live, blocks, size, 1, 0, 0)
+    chart = plots.live_curve(shape, "one block")
+    assert chart.panels[0].alt.startswith(f"one block: at most 37 {unit} in 1 blocks are live at once")
+    assert f"Live memory ({unit})" in chart.panels[0].light and f"live {unit}" in chart.table
+
+
+def test_a_frontier_of_allocators_alone_says_who_is_beaten() -> None:
+    found = rows([one for one in study(blocks=6) if one.workload == "ramp" and one.role != "arm"])
+    said = plots.frontier(found).panels[0].alt
+    assert said.startswith("ramp: jemalloc and tcmalloc are surely beaten. ")
+    alone = plots.frontier(found[found["role"] == "baseline"]).panels[0].alt
+    assert alone.startswith("ramp: no arm is surely beaten. ")
+
+
+def test_figures_stay_with_their_units_in_titles() -> None:
+    drawn: list[str] = []
+
+    def draw(axes: Axes, _: Theme) -> str:
+        drawn.extend(text.get_text() for text in figure.Sheet.of(axes).figure.texts)
+        return "Nothing."
+
+    for words in range(1, 16):
+        figure.panel(draw, 2.5, "word " * words + "12.5 MB or 30 %")
+    assert all("\nMB" not in text and "\n%" not in text for text in drawn)

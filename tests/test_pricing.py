@@ -49,7 +49,7 @@ def test_a_saving_of_one_block_is_told_without_a_price() -> None:
 def test_where_nothing_is_saved_there_is_no_price() -> None:
     found = rows(study(blocks=1))
     drawn = pricing.chart(found, verdict.prices(found))
-    assert drawn.panels == () and "too few blocks to tell" in drawn.note
+    assert drawn.panels == () and "too few blocks to tell" in drawn.html()
 
 
 def test_published_figures_have_today_s_beside_them() -> None:

@@ -40,9 +40,9 @@ def test_what_lies_beyond_the_chart_is_written_at_its_edge() -> None:
     drawn = rebase.chart(table, "mimalloc").panels[0]
     beyond = table[(table["peer"] == "mimalloc") & (table["percent"] > rebase.EDGES[1])]["percent"]
     assert len(beyond) == 4 and all(f"{share:,.0f} % →" in drawn.light for share in beyond)
-    assert drawn.alt.startswith("hakmem FAST is surely ahead of mimalloc on 4 of 4 workloads, surely behind on 0")
+    assert drawn.alt.startswith("hakmem FAST is surely ahead of mimalloc on 4 of 4 workloads, surely behind on none")
     wide = rebase.ratios(rows(study(blocks=3, cv=0.3, arms=ARMS)))
-    assert "surely ahead of mimalloc on 0 of 4" in rebase.chart(wide, "mimalloc").panels[0].alt
+    assert "surely ahead of mimalloc on none of 4" in rebase.chart(wide, "mimalloc").panels[0].alt
 
 
 def test_equal_counts_are_said_to_be_equal() -> None:

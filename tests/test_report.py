@@ -13,7 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from hakmem.errors import BadInput, BadParameter, MissingTool, ReportFailed
-from hakmem.pages import page, report
+from hakmem.pages import document, report
 from hakmem.study import CampaignSpec
 
 EVIL = "<script>document.title='owned'</script>"
@@ -121,7 +121,7 @@ def test_another_interpreter_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_page_too_large_is_refused(tmp_path: Path) -> None:
-    big = new_output("stream", name="stdout", text="x" * (page.SIZE_LIMIT + 1))
+    big = new_output("stream", name="stdout", text="x" * (document.SIZE_LIMIT + 1))
     nbformat.write(new_notebook(cells=[new_code_cell("1", outputs=[big])]), tmp_path / "big.ipynb")
     with pytest.raises(ReportFailed, match="MB are allowed"):
         report.html(tmp_path / "big.ipynb", tmp_path / "big.html")

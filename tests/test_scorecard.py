@@ -59,7 +59,7 @@ def test_the_trend_is_drawn_over_builds() -> None:
     table = scorecard.card({"sweep": pd.concat([rows(old), ledgers()["sweep"]], ignore_index=True)})
     drawn = scorecard.trend(table)
     assert "peak RSS, speed first: 20 to 33, 1 change point. b0 20, b1 33 MB." in [one.alt for one in drawn.panels]
-    assert len(drawn.panels) == 3 and "a trend needs two" in scorecard.trend(scorecard.card(ledgers())).note
+    assert len(drawn.panels) == 3 and "a trend needs two" in scorecard.trend(scorecard.card(ledgers())).html()
 
 
 def test_intervals_are_shares_of_the_limit_too_and_never_below_nothing() -> None:

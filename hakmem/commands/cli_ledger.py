@@ -111,7 +111,14 @@ def _export(rows: pd.DataFrame, csv: Path | None, parquet: Path | None) -> None:
 
 
 def _path(study: str) -> Path:
-    return Path(study) if study.endswith(".jsonl") else paths.runs() / f"{study}.jsonl"
+    """Return the ledger of a study, or the file that was given."""
+    if study.endswith(".jsonl"):
+        return Path(study)
+    path = paths.runs() / f"{study}.jsonl"
+    if not path.exists() and Path(study).is_file():
+        allowed = f"the name of a study in {paths.runs()} or a file NAME.jsonl"
+        raise BadParameter(f"{study} is no ledger: give {allowed}")
+    return path
 
 
 def _ledger_line(path: Path) -> dict[str, Any]:

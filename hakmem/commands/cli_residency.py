@@ -11,7 +11,7 @@ from tqdm import tqdm
 from hakmem import console, live, residency
 from hakmem.errors import BadParameter
 from hakmem.figure import Figure
-from hakmem.pages import page
+from hakmem.pages import document
 from hakmem.residency import Residency
 from hakmem.studies import atlas
 
@@ -116,4 +116,4 @@ def _draw(figures: list[Figure], output: Path, title: str) -> None:
         output.write_text(figures[0].panels[0].light, encoding="utf-8")
         return
     body = "".join(figure.html() for figure in figures)
-    output.write_text(page.document(title, body), encoding="utf-8")
+    output.write_text(document.page(title, body), encoding="utf-8")

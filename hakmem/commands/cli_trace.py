@@ -11,11 +11,11 @@ from typing import Annotated, Any
 import typer
 from tqdm.auto import tqdm
 
-from hakmem import console, paths
+from hakmem import console, paths, units
 from hakmem.builds import allocators, arms
 from hakmem.builds.build import build as compile_native
 from hakmem.errors import BadParameter
-from hakmem.pages import page
+from hakmem.pages import document
 from hakmem.progress import show
 from hakmem.stats import Interval
 from hakmem.studies import overhead, portrait
@@ -169,7 +169,7 @@ def plot(file: File, output: Page = None, as_json: console.Json = False) -> None
     drawn = portrait.charts(trace.read(file))
     target = output or paths.reports() / f"{file.name.partition('.')[0]}_trace.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page.document(drawn.title, drawn.html()), encoding="utf-8")
+    target.write_text(document.page(drawn.title, drawn.html()), encoding="utf-8")
     console.emit(
         {"page": str(target)},
         as_json,
@@ -270,7 +270,7 @@ def _show(told: dict[str, Any]) -> None:
 def _octaves(counts: dict[str, int]) -> str:
     """Name what a histogram spans: its octaves, one character each."""
     lows = [int(low) for low in counts]
-    return f"{portrait.bytes_in_words(lows[0])} to {portrait.bytes_in_words(2 * max(1, lows[-1]))}" if lows else ""
+    return " to ".join(units.words(end, units.BYTES) for end in (lows[0], 2 * max(1, lows[-1]))) if lows else ""
 
 
 def _plain(values: dict[str, Any]) -> str:

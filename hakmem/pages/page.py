@@ -1,4 +1,4 @@
-"""The parts of a page that are not charts: banner, plan, threats, provenance, downloads, the command to run it again.
+"""What notebooks show beside charts: banner, plan, threats, provenance, downloads, the command to run it again.
 
 Whatever a measured program printed and whatever a user passed in is escaped here; what these functions return is
 finished HTML.
@@ -16,47 +16,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from nbformat import NotebookNode
 from pydantic import JsonValue
 
 from hakmem import stats, store
 from hakmem.campaign import Done
-from hakmem.figure import spoken, table_html
+from hakmem.figure import spoken
 from hakmem.planning import Plan
 from hakmem.system import machine
+from hakmem.table import table_html
 from hakmem.verdict import COLOURS, ICONS, Verdict, Word, overall
 
 __all__ = [
     "CARD",
-    "FAILED",
     "Html",
     "banner",
     "beside",
     "chip",
-    "document",
     "downloads",
     "findings",
     "findings_list",
-    "glance",
     "note",
     "plan",
     "prices",
     "provenance",
     "rerun",
-    "said",
     "statement",
     "table",
     "threats",
-    "title",
     "verdicts",
 ]
 
 CARD = "application/vnd.hakmem.card+json"  # what an output tells the index of all reports: word and headline
-FAILED = "FAILED"  # stands where a verdict would, for a notebook that did not get there
 ALLOCATOR_FACTS = ("version", "linkage", "library", "sha256")
 NESTED = ["argv", "gates", "effective_gates", "phases", "syscalls", "counters", "extra", "spoiled"]
-SIZE_LIMIT = 5_000_000  # bytes of a page
-TEMPLATES = Path(__file__).parents[1] / "templates"
 WORD = re.compile(r"(?!(?:true|false|null|NaN|Infinity)$)[A-Za-z][\w.:=,/+-]*")  # means itself on a command line
 PLAIN_LIMIT = 600_000  # bytes of rows beyond which a download is compressed, so that the page stays small
 
@@ -84,39 +76,6 @@ def chip(word: str) -> str:
     colours, icons = ({str(known): look for known, look in looks.items()} for looks in (COLOURS, ICONS))
     colour, icon = colours.get(word, COLOURS["NO-GO"]), icons.get(word, "!")
     return f'<span class="chip" style="background:{colour};color:#fff">{icon} {_esc(word)}</span>'
-
-
-def said(notebook: NotebookNode) -> Mapping[str, str]:
-    """Return what an executed notebook says for its card: `word` and `headline`, empty where it judges nothing."""
-    bundles = (output["data"] for output in _outputs(notebook) if "data" in output)
-    return next((bundle[CARD] for bundle in bundles if CARD in bundle), {"word": "", "headline": ""})
-
-
-def glance(notebook: NotebookNode) -> str:
-    """Say the verdict, or what failed, in one line for the head of a page, with a link to where it is explained."""
-    found, target = said(notebook), "verdict"
-    for error in (output for output in _outputs(notebook) if output["output_type"] == "error"):
-        found, target = {"word": FAILED, "headline": f"{error['ename']}: {error['evalue']}"}, "failed"
-    if not found["word"]:
-        return ""
-    return f'<p class="glance"><a href="#{target}">{chip(found["word"])}</a> {_esc(found["headline"])}</p>'
-
-
-def title(notebook: NotebookNode) -> str:
-    """Return the first heading of a notebook, empty where it has none."""
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    found = re.search(r"^# (.+)$", text, re.MULTILINE)
-    return found[1].strip() if found else ""
-
-
-def document(title: str, body: str) -> str:
-    """Put finished HTML into a page of its own: one file that asks for nothing."""
-    shell, style = ((TEMPLATES / "page" / name).read_text(encoding="utf-8") for name in ("document.html", "style.css"))
-    return shell.format(title=_esc(title), style=style, body=body)
-
-
-def _outputs(notebook: NotebookNode) -> Iterable[NotebookNode]:
-    return (output for cell in notebook.cells for output in cell.get("outputs", []))
 
 
 # ---- verdicts --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from traitlets.config import Config
 
 from hakmem import paths, progress
 from hakmem.errors import BadParameter, MissingTool, ReportFailed, did_you_mean
-from hakmem.pages import page
+from hakmem.pages import document
 from hakmem.studies.pipeline import FreePipelineSpec
 from hakmem.studies.promotion import PromotionSpec
 from hakmem.studies.reserve import ReserveSpec
@@ -267,11 +267,14 @@ def html(executed: Path, output: Path) -> Path:
     ReportFailed
         The page would be larger than a page may be.
     """
-    ours = {"extra_template_basedirs": [str(page.TEMPLATES)], "filters": {"glance": page.glance, "title": page.title}}
+    ours = {
+        "extra_template_basedirs": [str(document.TEMPLATES)],
+        "filters": {"glance": document.glance, "title": document.title},
+    }
     exporter = HTMLExporter(template_name="page", **ours)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_filename(str(executed))
-    if len(body.encode()) > page.SIZE_LIMIT:
-        size = f"{len(body.encode()) / 1e6:.1f} MB; {page.SIZE_LIMIT / 1e6:g} MB are allowed"
+    if len(body.encode()) > document.SIZE_LIMIT:
+        size = f"{len(body.encode()) / 1e6:.1f} MB; {document.SIZE_LIMIT / 1e6:g} MB are allowed"
         raise ReportFailed(f"the page of {executed} would have {size}")
     output.write_text(body, encoding="utf-8")
     return output

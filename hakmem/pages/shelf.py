@@ -16,8 +16,9 @@ import papermill
 
 from hakmem import paths
 from hakmem.errors import HakmemError
-from hakmem.pages import page, report
-from hakmem.pages.page import FAILED
+from hakmem.pages import document, report
+from hakmem.pages.document import FAILED
+from hakmem.pages.page import chip
 
 __all__ = ["Card", "card", "fill", "write"]
 
@@ -99,13 +100,13 @@ def card(source: Path, output: Path, failure: str | None = None) -> Card:
     """
     executed = output.with_suffix(".ipynb")
     notebook = nbformat.read(executed if executed.is_file() else source, as_version=4)  # type: ignore[no-untyped-call]
-    said = page.said(notebook) if failure is None else {"word": FAILED, "headline": failure}
+    said = document.said(notebook) if failure is None else {"word": FAILED, "headline": failure}
     outputs = (out for cell in notebook.cells for out in cell.get("outputs", []))
     pictures = (PICTURE.search(out.get("data", {}).get("text/html", "")) for out in outputs)
     ended = notebook.metadata.get("papermill", {}).get("end_time")
     return Card(
         notebook=source.stem,
-        title=page.title(notebook) or source.stem,
+        title=document.title(notebook) or source.stem,
         word=said["word"],
         headline=said["headline"],
         thumbnail=next((found[0] for found in pictures if found), ""),
@@ -120,7 +121,7 @@ def write(cards: Iterable[Card], output: Path | None = None) -> Path:
     output.parent.mkdir(parents=True, exist_ok=True)
     shown = list(cards)
     body = f'<p>{_says(shown)}</p>\n<ul class="cards">\n{"".join(map(_card_html, shown))}</ul>'
-    output.write_text(page.document("hakmem: all reports", body), encoding="utf-8")
+    output.write_text(document.page("hakmem: all reports", body), encoding="utf-8")
     return output
 
 
@@ -137,6 +138,6 @@ def _card_html(shown: Card) -> str:
     picture = shown.thumbnail and f'<div class="thumbnail">{shown.thumbnail}</div>'
     made = f"<small>{html.escape(' · '.join(filter(None, (shown.notebook, shown.made))))}</small>"
     return (
-        f'<li class="card"><h2>{heading}</h2>{page.chip(shown.word) if shown.word else ""}'
+        f'<li class="card"><h2>{heading}</h2>{chip(shown.word) if shown.word else ""}'
         f"<p>{html.escape(shown.headline)}</p>{picture}{made}</li>\n"
     )

@@ -121,7 +121,7 @@ def _fill_panel(fill: pd.DataFrame, resident: pd.DataFrame, title: str) -> Panel
 
     def draw(axes: Axes, theme: Theme) -> str:
         _grid(axes, theme, fill, resident.to_numpy() == 0, colormaps["cividis"], (0, 100), bar=True)
-        axes.collections[0].colorbar.set_label("blocks out of the slab (%)")  # type: ignore[union-attr]
+        axes.collections[0].colorbar.set_label("Blocks out of the slab (%)")  # type: ignore[union-attr]
         mean = float(seen.mean()) if seen.size else 0.0
         return f"Fill of the {seen.size} slabs that are resident: on average {mean:.0f} % of their bytes are out."
 
@@ -152,7 +152,7 @@ def _grid(
         xticklabels=8,
         yticklabels=max(1, len(values) // 8),
     )
-    axes.set_xlabel("slab (64 KiB each)")
+    axes.set_xlabel("Slab (64 KiB each)")
     axes.set_ylabel("SuperSlab")
     axes.tick_params(axis="y", rotation=0)
 
@@ -181,7 +181,7 @@ def pages(resident: Sequence[Sequence[int]], name: str, page: int = 4096) -> Pan
 
     def draw(axes: Axes, theme: Theme) -> str:
         _grid(axes, theme, table, table.to_numpy() == 0, colormaps["cividis"], (0, 100), bar=True)
-        axes.collections[0].colorbar.set_label("resident (%)")  # type: ignore[union-attr]
+        axes.collections[0].colorbar.set_label("Resident (%)")  # type: ignore[union-attr]
         axes.set_xlabel("64 KiB of addresses each")
         axes.set_ylabel("2 MiB touched")
         return f"{touched} of {table.size} cells hold resident pages, {full:.0f} % of each on average."
@@ -211,7 +211,7 @@ def over_time(samples: pd.DataFrame, name: str) -> Figure:
             labels=places,
             colors=[PAINTS[place] for place in places],
         )
-        axes.set(xlabel="time (s)", ylabel="resident (MiB)", ylim=(0, None))
+        axes.set(xlabel="Time (s)", ylabel="Resident (MiB)", ylim=(0, None))
         axes.margins(x=0)
         handles, names = axes.get_legend_handles_labels()
         axes.legend(handles[::-1], names[::-1], fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

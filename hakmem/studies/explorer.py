@@ -5,7 +5,7 @@ chart of the moment as HTML, which is what the page shows.
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets
@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from hakmem import stats
+from hakmem import stats, units
 from hakmem.errors import BadParameter, did_you_mean
-from hakmem.figure import Figure, Theme, log_axis, panel
+from hakmem.figure import Figure, Theme, log_axis, panel, whiskers
 from hakmem.plots import Look, cells, looks_of
+from hakmem.units import RATE
 
 __all__ = ["METRICS", "Explorer", "Metric", "chart"]
 
@@ -34,7 +35,7 @@ class Metric:
 
 
 METRICS = (
-    Metric("mops", "throughput", "million ops/s", more_is_better=True),
+    Metric("mops", "throughput", RATE, more_is_better=True),
     Metric("peak_rss_mb", "peak RSS", "MiB"),
     Metric("end_rss_less_lazyfree_mb", "RSS left at the end, less lazily freed", "MiB"),
     Metric("minflt", "minor page faults, timed region", "faults"),
@@ -70,9 +71,13 @@ def chart(rows: pd.DataFrame, workload: str, arms: Collection[str], metric: Metr
         hint = did_you_mean(workload, known)
         raise BadParameter(f"no workload {workload!r} in these rows{hint}; they hold {', '.join(known)}")
     table = _estimates(known[workload], arms, metric)
-    note = "Geometric means over blocks with 95 % intervals; bars of very few blocks are cut, the table has them whole."
+    note = "Geometric means over blocks with 95 % intervals, cut with an arrow where blocks are very few."
     if table.empty:
-        return Figure("Nothing to show:", f"{workload} has no {metric.name} of these arms.", (), table)
+        return Figure("Nothing to show:", note, (), table, f"{workload} has no {metric.name} of these arms.")
+    if metric.unit == RATE:
+        scale, unit = units.fitting(1e6 * table["value"].max(), units.RATES)
+        figures = {name: table[name] * (1e6 / scale) for name in ("value", "low", "high")}
+        metric, table = replace(metric, unit=unit), table.assign(**figures)
     height = 1.5 + 0.3 * len(table)
     shown = table.drop(columns=["look", "key"]).rename(
         columns={"value": metric.unit, "low": "95 % low", "high": "95 % high"}
@@ -129,10 +134,8 @@ def _drawing(table: pd.DataFrame, metric: Metric) -> Callable[[Axes, Theme], str
     def draw(axes: Axes, theme: Theme) -> str:
         for y, (_, line) in enumerate(table.iloc[::-1].iterrows()):
             look: Look = line["look"]
-            reach = [[line["value"] - max(line["low"], floor)], [min(line["high"], ceiling) - line["value"]]]
-            mark: dict[str, Any] = {"fmt": look.family.marker, "ms": 7, "mec": theme.paper, "mew": 0.7}
-            bars = reach if line["blocks"] > 1 else None
-            axes.errorbar(line["value"], y, xerr=bars, color=look.colour(theme), elinewidth=1.3, capsize=2.5, **mark)
+            whiskers(axes, y, line["low"], line["high"], look.colour(theme), (floor, ceiling))
+            axes.plot(line["value"], y, **look.mark(theme))
         axes.set_yticks(range(len(table)), table["arm"].iloc[::-1])
         axes.set_ylim(-0.7, len(table) - 0.3)
         axes.grid(visible=False, axis="y")

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 
 from hakmem import stats
-from hakmem.figure import FAMILIES, Figure, Theme, panel
+from hakmem.figure import FAMILIES, Figure, Theme, panel, whiskers
 from hakmem.plots import looks_of
 from hakmem.stats import BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Countable, GateSpec, Parameters, Several
@@ -24,6 +24,7 @@ from hakmem.verdict import Word
 __all__ = ["HERE", "FreePipelineSpec", "early", "frees", "judge", "misses", "published", "rooms", "table"]
 
 BUILD = "hakmem_observe"
+ROOM = 1.04  # times the longest bar: where the axis ends
 SERVED = 32  # blocks that a miss has to bring at least, on average
 MISSES = {"refill_spare": "full chain behind", "refill_depot": "depot", "refill_slab": "slabs"}
 RETURNS = {
@@ -265,7 +266,7 @@ def _bars(
     colours = ("hakmem", "mimalloc", "LEAN FREE", "gates", "system", "jemalloc")
 
     def draw(axes: Axes, theme: Theme) -> str:
-        words, most = [], 0.0
+        words, most = [], max(sum(_estimate(at, (*bar, part)) for part in parts) for bar in bars) or 1.0
         fills = dict(zip(parts, (FAMILIES[name].on(theme) for name in colours), strict=False))
         for y, bar in enumerate(bars):
             done = 0.0
@@ -273,13 +274,12 @@ def _bars(
                 width = _estimate(at, (*bar, part))
                 axes.barh(y, width, left=done, height=0.62, color=colour)
                 done += width
-            most = max(most, done)
             if whole and (*bar, whole) in at:
-                _error(axes, at[(*bar, whole)], y, theme)
+                _error(axes, at[(*bar, whole)], y, theme, most)
             told = ", ".join(f"{name} {_figure(_estimate(at, (*bar, part)))}" for part, name in parts.items())
             words.append(f"{' '.join(bar)}: {told}")
         axes.set_yticks(range(len(bars)), [f"{name}\n{_arm(arm)}" for name, arm in bars], fontsize=8)
-        axes.set_xlim(0, 1.04 * most if most else 1)
+        axes.set_xlim(0, ROOM * most)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(unit)
         key = [Patch(color=fills[part], label=name) for part, name in parts.items()]
@@ -304,9 +304,8 @@ def _estimate(at: Mapping[Bar, Mapping[Any, Any]], key: Bar) -> float:
     return float(np.nan_to_num(at[key]["estimate"])) if key in at else 0.0
 
 
-def _error(axes: Axes, line: Mapping[Any, Any], y: float, theme: Theme) -> None:
-    """Draw the interval of a whole, cut at its own size where blocks are few."""
+def _error(axes: Axes, line: Mapping[Any, Any], y: float, theme: Theme, most: float) -> None:
+    """Draw the interval of a whole, cut at its own size and at the edge where blocks are few."""
     value = float(line["estimate"])
-    low, high = max(float(line["low"]), 0.0, value / 2), min(float(line["high"]), 2 * value)
-    if value > 0 and math.isfinite(value):
-        axes.errorbar(value, y, xerr=[[value - low], [high - value]], color=theme.ink, elinewidth=1.1, capsize=2.5)
+    if value > 0:
+        whiskers(axes, y, line["low"], line["high"], theme.ink, (value / 2, min(2 * value, ROOM * most)))

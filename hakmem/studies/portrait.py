@@ -8,18 +8,17 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from hakmem import units
 from hakmem.figure import FAMILIES, Figure, Panel, Theme, panel
 from hakmem.traces import events
 from hakmem.traces.events import Counts, Shape
 from hakmem.traces.trace import Trace
 
-__all__ = ["bars", "bytes_in_words", "charts", "count_in_words", "summary"]
+__all__ = ["bars", "charts", "summary"]
 
 LEVELS = 48
 BARS = "▁▂▃▄▅▆▇█"
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
-COUNTS = ((10**9, "G"), (10**6, "M"), (10**3, "k"), (1, ""))
-UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "B"))
 
 
 def summary(of: Trace, shape: Shape | None = None) -> dict[str, Any]:
@@ -113,26 +112,15 @@ def _quantiles(counts: Counts) -> dict[str, int]:
     return {f"p{round(100 * part)}": int(lows[np.searchsorted(total, part * total[-1])]) for part in QUANTILES}
 
 
-def bytes_in_words(value: float) -> str:
-    """Say `3145728` as `3 MiB`."""
-    scale, unit = next(((scale, unit) for scale, unit in UNITS if value >= scale), UNITS[-1])
-    return f"{value / scale:.3g} {unit}"
-
-
-def count_in_words(value: float) -> str:
-    """Say `3000` as `3k`."""
-    scale, unit = next(((scale, unit) for scale, unit in COUNTS if value >= scale), COUNTS[-1])
-    return f"{value / scale:.3g}{unit}"
-
-
 def _live(found: Shape, told: dict[str, Any]) -> Panel:
     end = told["end_bytes"]
-    title = f"Live bytes peak at {bytes_in_words(told['peak_bytes'])}, {bytes_in_words(end)} are left at the end"
+    peak, left = (units.words(size, units.BYTES) for size in (told["peak_bytes"], end))
+    title = f"Live bytes peak at {peak}, {left} are left at the end"
 
     def draw(axes: Axes, theme: Theme) -> str:
-        scale, unit = next(((scale, unit) for scale, unit in UNITS if told["peak_bytes"] >= 2 * scale), UNITS[-1])
+        scale, unit = units.fitting(told["peak_bytes"] / 2, units.BYTES)
         axes.plot(found.live_at, found.live_bytes / scale, color=FAMILIES["hakmem"].on(theme), lw=1.2)
-        axes.set(xlabel="event", ylabel=f"live {unit}", ylim=(0, None))
+        axes.set(xlabel="Event of the trace", ylabel=f"Live memory ({unit})", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         return f"Line of live bytes over {told['events']} events, at most {told['peak_blocks']} blocks at once."
 
@@ -153,12 +141,12 @@ def _histogram(counts: Counts, axes: Axes, theme: Theme, colour: str) -> None:
 
 def _octave(number: int) -> str:
     low = 0 if number == 0 else 2 ** (number - 1)
-    scale, unit = next(((scale, unit[:1]) for scale, unit in UNITS if low >= scale), (1, "B"))
-    return f"{low // scale}{unit.replace('B', '')}"
+    scale, unit = units.fitting(low, units.BYTES)
+    return f"{low // scale:g}{unit[0].replace('B', '')}"
 
 
 def _sizes(found: Shape, told: dict[str, Any]) -> Panel:
-    half = bytes_in_words(told["size_quantiles"].get("p50", 0))
+    half = units.words(told["size_quantiles"].get("p50", 0), units.BYTES)
     title = f"Half of all allocations are of at most about {half}"
     return _distribution(found.sizes, told["size_quantiles"], title, ("size", "bytes", "allocations"), "hakmem")
 
@@ -177,7 +165,7 @@ def _distribution(
 
     def draw(axes: Axes, theme: Theme) -> str:
         _histogram(counts, axes, theme, colour)
-        axes.set(xlabel=f"{what} from, {unit} (octaves: log scale)", ylabel=f"% of {whose}")
+        axes.set(xlabel=f"{what.capitalize()} from, {unit} (octaves: log scale)", ylabel=f"% of {whose}")
         return f"Histogram of {what}s; quantiles in {unit}: {quantiles}."
 
     return panel(draw, 2.7, title)

@@ -44,8 +44,8 @@ def chart(rows: pd.DataFrame, prices: pd.DataFrame) -> Figure:
         "Throughput lost in percent over memory saved in MiB, block by block, with 95 % intervals; left of 0 an arm is "
         "faster and smaller. Only arms that surely save memory have a price, and it holds for this workload alone."
     )
-    lacks = "" if panels else " Here none does: either nothing is saved, or there are too few blocks to tell."
-    return Figure("What a megabyte costs here.", note + lacks, tuple(panels), prices.drop(columns="sentence"))
+    lacks = "No arm surely saves memory: either nothing is saved, or there are too few blocks to tell."
+    return Figure("What a megabyte costs here.", note, tuple(panels), prices.drop(columns="sentence"), lacks)
 
 
 def _title(workload: str, leanest: Any) -> str:
@@ -63,10 +63,9 @@ def _drawing(ordered: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, T
     def draw(axes: Axes, theme: Theme) -> str:
         axes.axvline(0, color=theme.quiet, lw=1)
         for y, line in enumerate(lines):
-            look, price = looks[str(line["arm"])], line["percent_per_mb"]
-            reach = [[price - max(line["low"], -room)], [min(line["high"], room) - price]]
-            style: dict[str, Any] = {"fmt": look.family.marker, "ms": 6.5, "mec": theme.paper, "mew": 0.7}
-            axes.errorbar(price, y, xerr=reach, elinewidth=1.3, capsize=2.5, color=look.colour(theme), **style)
+            look = looks[str(line["arm"])]
+            whiskers(axes, y, line["low"], line["high"], look.colour(theme), (-room, room))
+            axes.plot(line["percent_per_mb"], y, **look.mark(theme))
         names = [f"{looks[str(line['arm'])].name}\nsaves {line['saved_mb']:.1f} MB" for line in lines]
         axes.set_yticks(range(len(lines)), names, fontsize=8.5)
         axes.set_ylim(-0.7, len(lines) - 0.3)

@@ -6,7 +6,7 @@ any: neither speed, nor tails, nor system calls.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 
 from hakmem import campaign, crosscheck, plots, reference, stats, verdict, workload
 from hakmem.drivers import Profile
-from hakmem.figure import Figure, Theme, panel
+from hakmem.figure import Figure, Theme, panel, whiskers
 from hakmem.planning import Plan
 from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.studies import soaks
@@ -293,10 +293,10 @@ def tail_chart(rows: pd.DataFrame, ledger: Path) -> Figure:
         axes.axvline(0, color=theme.quiet, lw=1)
         for y, line in enumerate(shown.to_dict("records")):
             look = looks[str(line["preset"])]
-            mid, low, high = (float(np.clip(line[name], -REACH, REACH)) for name in ("change %", "low %", "high %"))
-            marker = look.family.marker if abs(line["change %"]) <= REACH else ">" if mid > 0 else "<"
-            style: dict[str, Any] = {"fmt": marker, "ms": 6.5, "color": look.colour(theme), "capsize": 2.5}
-            axes.errorbar(mid, y, xerr=[[mid - low], [high - mid]], **style)
+            whiskers(axes, y, line["low %"], line["high %"], look.colour(theme), (-REACH, REACH))
+            at, end = line["change %"], float(np.clip(line["change %"], -REACH, REACH))
+            beyond = {} if at == end else {"marker": ">" if at > end else "<"}
+            axes.plot(end, y, **look.mark(theme) | beyond)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(-0.7, max(len(names), 1) - 0.3)
         axes.set_xlim(-1.06 * REACH, 1.06 * REACH)

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from hakmem import stats
 from hakmem.builds.allocators import FLAVOURS
-from hakmem.figure import FAMILIES, Figure, Theme, family, panel, spoken
+from hakmem.figure import FAMILIES, Figure, Theme, family, legend, panel, spoken, whiskers, write_figure
+from hakmem.units import RATE
 from hakmem.verdict import Word
 
 __all__ = ["BUILDS", "MILESTONES", "chart", "instructions_chart", "judge", "overview", "ratios", "span"]
@@ -124,16 +126,19 @@ def chart(table: pd.DataFrame, peer: str) -> Figure:
     shown = table[table["peer"] == peer]
     names = list(dict.fromkeys(shown["workload"]))
     fast = shown[shown["build"] == "FAST"]
-    ahead, behind = int((fast["low"] > 100).sum()), int((fast["high"] < 100).sum())
+    ahead, behind = (int(surely.sum()) or "none" for surely in (fast["low"] > 100, fast["high"] < 100))
     title = f"hakmem FAST is surely ahead of {peer} on {ahead} of {len(fast)} workloads, surely behind on {behind}"
     note = (
         "Throughput as a percentage of the peer's, paired within blocks, with 95 % intervals; upright lines are the "
-        "milestones. Filled: FAST, half: Standard, hollow: OBSERVE. The axis is logarithmic and ends at four times the "
+        "milestones. The axis is logarithmic and ends at four times the "
         "peer's throughput: what lies beyond is written at the edge. One block has no interval, few have one that is "
         "cut."
     )
-    panels = (panel(_drawing(shown, names), 1.4 + 0.42 * len(names), title),) if names else ()
-    return Figure(f"What share of {peer}'s speed.", note, panels, shown)
+    panels = (panel(_drawing(shown, names), 1.6 + 0.42 * len(names), title),) if names else ()
+    told = shown.rename(
+        columns={"percent": "%", "low": "low %", "high": "high %", "mops": RATE, "peer_mops": f"peer {RATE}"}
+    )
+    return Figure(f"What share of {peer}'s speed.", note, panels, told)
 
 
 def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme], str]:
@@ -141,6 +146,7 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
     order = list(reversed(names))
 
     def draw(axes: Axes, theme: Theme) -> str:
+        look = FAMILIES["hakmem"]
         axes.set_xscale("log")
         axes.set_xlim(least, most)
         for milestone in MILESTONES:
@@ -155,23 +161,13 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
                 )
                 axes.text(edge, y, text, ha=side, va="center", fontsize=6.5, color=FAMILIES["hakmem"].on(theme))
                 continue
-            reach = (
-                [[share - max(line["low"], least)], [min(line["high"], most) - share]] if line["blocks"] > 1 else None
-            )
-            axes.errorbar(
-                share,
-                y,
-                xerr=reach,
-                fmt="o",
-                ms=5.5,
-                color=FAMILIES["hakmem"].on(theme),
-                fillstyle=FILLS[line["build"]],
-                markerfacecoloralt=theme.paper,
-                elinewidth=1.1,
-            )
+            whiskers(axes, y, line["low"], line["high"], look.on(theme), (least, most))
+            axes.plot(share, y, **look.mark(theme, fill=FILLS[line["build"]], size=5.5))
         axes.set_yticks(range(len(order)), [spoken(name) for name in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.grid(visible=False)
+        marks = {name: Line2D([], [], **look.mark(theme, fill=fill, size=5.5)) for name, fill in FILLS.items()}
+        legend(axes, list(marks.values()), [f"hakmem {name}" for name in marks])
         axes.xaxis.set_major_locator(FixedLocator([tick for tick in (25, 50, 100, 200, 400) if tick >= least]))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -217,7 +213,7 @@ def _bars(ordered: pd.DataFrame) -> Callable[[Axes, Theme], str]:
             colour = FAMILIES[family(str(line["name"]), {})].on(theme)
             axes.barh(y, line["allocator"], height=0.62, color=colour)
             axes.barh(y, line["loop"], left=line["allocator"], height=0.62, color=colour, alpha=0.25)
-            axes.text(line["allocator"] + line["loop"], y, f" {line['allocator']:.1f}", va="center", fontsize=8)
+            write_figure(axes, line["allocator"] + line["loop"], y, f"{line['allocator']:.1f}")
         axes.set_yticks(range(len(lines)), [line["arm"] for line in lines])
         axes.set_xlim(0, 1.13 * (ordered["allocator"] + ordered["loop"]).max())
         axes.grid(visible=False, axis="y")

@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 from pydantic import Field
 
 from hakmem import reference, stats
-from hakmem.figure import FAMILIES, Figure, Theme, panel
+from hakmem.figure import FAMILIES, Figure, Theme, panel, whiskers, write_figure
 from hakmem.stats import BASELINE
 from hakmem.study import STUDY, CampaignSpec, GateSpec, Parameters
 from hakmem.verdict import Word
@@ -238,11 +238,10 @@ def _breakdown_drawing(shown: pd.DataFrame) -> Callable[[Axes, Theme], str]:
                 done += max(0.0, width)
             end = whole = done
             if np.isfinite(line["peak"]):
-                low, high = max(line["low"], 0.9 * line["peak"]), min(line["high"], 1.1 * line["peak"])
-                reach = [[max(0.0, line["peak"] - low)], [max(0.0, high - line["peak"])]]
-                axes.errorbar(line["peak"], y, xerr=reach, color=theme.ink, elinewidth=1.1, capsize=2.5)
-                end, whole = max(done, high), line["peak"]
-            axes.text(end, y, f" {whole:.1f}", va="center", fontsize=8)
+                reach = 0.9 * line["peak"], 1.1 * line["peak"]
+                whiskers(axes, y, line["low"], line["high"], theme.ink, reach)
+                end, whole = max(done, min(np.nan_to_num(line["high"]), reach[1])), line["peak"]
+            write_figure(axes, end, y, f"{whole:.1f}")
         axes.set_yticks(range(len(lines)), [line["arm"] for line in lines])
         axes.set_xlim(0, 1.16 * max(shown["peak"].max(), 30.6))
         axes.grid(visible=False, axis="y")
@@ -278,6 +277,10 @@ def trade_chart(table: pd.DataFrame) -> Figure:
     return Figure("What empty memory brings.", note, tuple(panels), table)
 
 
+def _change(mb: float) -> str:
+    return f"{mb:+.1f}" if abs(mb) >= 0.05 else "±0"
+
+
 def _trade_drawing(cell: pd.DataFrame) -> Callable[[Axes, Theme], str]:
     lines = cell.to_dict("records")[::-1]
     room = max(25.0, 1.2 * float(cell["gain %"].abs().max()))
@@ -287,12 +290,11 @@ def _trade_drawing(cell: pd.DataFrame) -> Callable[[Axes, Theme], str]:
         axes.axvline(0, color=theme.quiet, lw=1)
         axes.axvline(RULE, color=theme.ink, lw=1.2, ls="--")
         for y, line in enumerate(lines):
-            gain, low, high = line["gain %"], max(line["low %"], -room), min(line["high %"], room)
-            style: dict[str, Any] = {"fmt": FAMILIES["gates"].marker, "ms": 6.5, "color": FAMILIES["gates"].on(theme)}
-            axes.errorbar(gain, y, xerr=[[gain - low], [high - gain]], elinewidth=1.3, capsize=2.5, **style)
+            whiskers(axes, y, line["low %"], line["high %"], FAMILIES["gates"].on(theme), (-room, room))
+            axes.plot(line["gain %"], y, **FAMILIES["gates"].mark(theme))
         names = [
             f"{line['gate'].removeprefix('SS_').removeprefix('TINY_')}={line['value']}\n"
-            f"peak {line['peak_mb']:+.1f}, left {line['left_mb']:+.1f} MB"
+            f"peak {_change(line['peak_mb'])}, left {_change(line['left_mb'])} MB"
             for line in lines
         ]
         axes.set_yticks(range(len(lines)), names, fontsize=8)

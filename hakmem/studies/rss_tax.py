@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
 from hakmem import residency, stats
-from hakmem.figure import Figure, Theme, panel
+from hakmem.figure import Figure, Theme, panel, whiskers
 from hakmem.plots import Look, cells, looks_of
 from hakmem.stats import BASELINE, BASELINE2
 from hakmem.studies import atlas
@@ -257,12 +257,12 @@ def _bar_drawing(mine: pd.DataFrame, looks: dict[str, Look]) -> Callable[[Axes, 
             axes.barh(range(len(keys)), width, left=left, height=0.62, color=PAINTS[name], label=label)
             left += width
         at = whole.loc[keys]
-        bars = [at["median"] - at["min"], at["max"] - at["median"]]
-        axes.errorbar(at["median"], range(len(keys)), xerr=bars, fmt="|", ms=13, mew=1.6, color=theme.ink, capsize=2)
+        whiskers(axes, range(len(keys)), at["min"], at["max"], theme.ink)
+        axes.plot(at["median"], range(len(keys)), "|", ms=13, mew=1.6, color=theme.ink)
         axes.set_yticks(range(len(keys)), [looks[str(key)].name for key in keys])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("resident (MiB)")
+        axes.set_xlabel("Resident (MiB)")
         axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.4, 0), borderaxespad=5, frameon=False)
         totals = at["median"].to_dict()
         words = [
@@ -318,7 +318,7 @@ def _class_drawing(held: pd.DataFrame) -> Callable[[Axes, Theme], str]:
         axes.set_yticks(range(len(held)), [str(place) for place in held.index])
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("resident (MiB)")
+        axes.set_xlabel("Resident (MiB)")
         axes.legend(fontsize=7, loc="lower right", frameon=True, facecolor=theme.paper, edgecolor=theme.grid)
         return "; ".join(
             f"{place} " + ", ".join(f"{name} {mb:.2g} MB" for name, mb in line.items())

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from pydantic import Field
 
 from hakmem import reference, soak, stats, store
-from hakmem.figure import FAMILIES, Figure, Theme, log_axis, panel
+from hakmem.figure import FAMILIES, Figure, Theme, log_axis, panel, whiskers
 from hakmem.stats import BASELINE, Array, Interval
 from hakmem.studies import rebase
 from hakmem.study import STUDY, Checked
@@ -290,9 +290,11 @@ def judge(table: pd.DataFrame) -> tuple[Word, list[str]]:
     measured = len(found) - words.get("NOT-APPLICABLE", 0)
     word: Word = "NO-GO" if len(missed) else "INCONCLUSIVE" if len(open_) or not measured else "GO"
     moved = found[found["change"].eq(True)]
+    others = {"missed": len(missed), "open": len(open_), "aims not reached": words.get("NEUTRAL", 0)}
+    others["not measured"] = len(found) - measured
+    rest = ", ".join(f"{what}: {count}" for what, count in others.items() if count)
     return word, [
-        f"Of {len(found)} targets {words.get('GO', 0)} are met; missed: {len(missed)}, open: {len(open_)}, aims not "
-        f"reached: {words.get('NEUTRAL', 0)}, not measured: {len(found) - measured}.",
+        f"Of {len(found)} targets {words.get('GO', 0)} are met{rest and '; '}{rest}.",
         *([f"Missed: {'; '.join(missed['target'])}."] if len(missed) else []),
         *([f"Open: {'; '.join(open_['target'])}."] if len(open_) else []),
         *([f"Changed since the build before: {'; '.join(moved['target'])}."] if len(moved) else []),
@@ -329,9 +331,7 @@ def _drawing(shown: pd.DataFrame, names: Sequence[str]) -> Callable[[Axes, Theme
             shares, y = mine["share"].clip(lower=left).to_numpy(), order.index(str(name))
             newest_one = mine.iloc[-1]
             if newest_one["blocks"] > 1:
-                low, high = (min(max(float(newest_one[end]), left), right) for end in ("share_low", "share_high"))
-                at = min(shares[-1], right)
-                axes.errorbar(at, y, xerr=[[max(0.0, at - low)], [max(0.0, high - at)]], color=blue, elinewidth=1.1)
+                whiskers(axes, y, newest_one["share_low"], newest_one["share_high"], blue, (left, right))
             for age, (share, moved) in enumerate(zip(reversed(shares), reversed(list(mine["change"])), strict=True)):
                 axes.plot(share, y, "o", ms=6, color=blue, alpha=max(0.15, 1 - 0.3 * age))
                 if moved:
@@ -362,9 +362,9 @@ def trend(table: pd.DataFrame) -> Figure:
         "line is the limit. A ring marks a change point: this interval and that of the build before do not meet, and "
         "over 1 % lie between."
     )
-    lacks = "" if panels else " Only one build has been measured so far: a trend needs two."
+    lacks = "Only one build has been measured so far: a trend needs two."
     columns = ["target", "build", "measured", "estimate", "low", "high", "change"]
-    return Figure("The trend over builds.", note + lacks, tuple(panels), table.dropna(subset=["estimate"])[columns])
+    return Figure("The trend over builds.", note, tuple(panels), table.dropna(subset=["estimate"])[columns], lacks)
 
 
 def _trend_drawing(shown: pd.DataFrame) -> Callable[[Axes, Theme], str]:
@@ -379,9 +379,8 @@ def _trend_drawing(shown: pd.DataFrame) -> Callable[[Axes, Theme], str]:
         axes.axhline(limit, color=theme.ink, lw=1.2, ls="--")
         axes.plot(range(len(lines)), values, color=blue, lw=1, alpha=0.5)
         for x, line in enumerate(lines):
-            low, high = max(line["low"], least - room), min(line["high"], most + room)
-            reach = [[max(0.0, values[x] - low)], [max(0.0, high - values[x])]]
-            axes.errorbar(x, values[x], yerr=reach, fmt="o", ms=5.5, color=blue, elinewidth=1.1, capsize=2.5)
+            whiskers(axes, x, line["low"], line["high"], blue, (least - room, most + room), upright=True)
+            axes.plot(x, values[x], **FAMILIES["hakmem"].mark(theme))
             if line["change"]:
                 axes.plot(x, values[x], "o", ms=11, mfc="none", mec=theme.ink, mew=1)
         axes.set_xticks(

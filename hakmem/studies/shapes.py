@@ -16,9 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from pydantic import Field, field_validator
 
-from hakmem import stats, workload
+from hakmem import stats, units, workload
 from hakmem.drivers import Profile
-from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, log_axis, panel
+from hakmem.figure import FAMILIES, Figure, Panel, Theme, family, legend, log_axis, panel, whiskers
 from hakmem.plots import looks_of
 from hakmem.studies import portrait, rebase
 from hakmem.study import PEERS, SPEED_FIRST, STUDY, CampaignSpec, Parameters, RebaseSpec, Several
@@ -128,7 +128,7 @@ def looks(found: Sequence[Portrait]) -> Figure:
     ending = sum(2 * one.summary["end_bytes"] < one.summary["peak_bytes"] for one in found)
     sizes = [one.summary["size_quantiles"].get("p50", 0) for one in found]
     titles = (
-        f"{ending} of {len(found)} traces end with less than half of their largest live heap",
+        f"{ending or 'none'} of {len(found)} traces end with less than half of their largest live heap",
         f"Median sizes: {_span(sizes)} bytes",
         f"Median lifetimes: {_span(table['life p50'])} allocations",
         f"{shared} of {len(found)} traces free over {100 * SHARED:g} % of their blocks in another thread",
@@ -178,11 +178,6 @@ def _lined(names: Sequence[str], draw: Draw) -> Draw:
     return lined
 
 
-def _legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put a legend between title and picture, where nothing is drawn."""
-    axes.legend(handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=7, frameon=False)
-
-
 def _curves(found: Sequence[Portrait]) -> Draw:
     def draw(axes: Axes, theme: Theme) -> str:
         for place, one in enumerate(found):
@@ -190,10 +185,10 @@ def _curves(found: Sequence[Portrait]) -> Draw:
             y = place + 0.38 - 0.78 * one.shape.live_bytes / max(1, one.shape.peak_bytes)
             axes.fill_between(x, y, place + 0.38, color=theme.band, lw=0)
             axes.plot(x, y, color=FAMILIES["hakmem"].on(theme), lw=0.9)
-            axes.annotate(portrait.bytes_in_words(one.shape.peak_bytes), (100, place), (4, 0), fontsize=7,
+            axes.annotate(units.words(one.shape.peak_bytes, units.BYTES), (100, place), (4, 0), fontsize=7,
                           textcoords="offset points", va="center", color=theme.quiet)  # fmt: skip
         axes.set(xlabel="% of the trace's events", xlim=(0, 100))
-        said = (f"{one.name} {portrait.bytes_in_words(one.shape.peak_bytes)}" for one in found)
+        said = (f"{one.name} {units.words(one.shape.peak_bytes, units.BYTES)}" for one in found)
         return f"A curve of live bytes for each trace; peaks: {', '.join(said)}."
 
     return draw
@@ -211,10 +206,10 @@ def _ranges(found: Sequence[Portrait], what: str) -> Draw:
             said.append(f"{one.name} {middle}")
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: portrait.count_in_words(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: units.words(value, units.COUNTS)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         unit = "bytes" if what == "size" else "allocations"
-        axes.set_xlabel(f"{what}, {unit} (log scale; 0 shown as 1)")
+        axes.set_xlabel(f"{what.capitalize()}, {unit} (log scale; 0 shown as 1)")
         return f"Bars of the middle 80 % of {what}s; medians in {unit}: {', '.join(said)}."
 
     return draw
@@ -239,7 +234,7 @@ def _fates(found: Sequence[Portrait]) -> Draw:
                 left += share
             said.append(f"{one.name} {shares[0]:.0f}/{shares[1]:.0f}/{shares[2]:.0f}")
         handles = [axes.barh(-5, 0, color=FAMILIES[colour].on(theme)) for colour in ("hakmem", "LEAN FREE", "system")]
-        _legend(axes, handles, ["by its thread", "by another one", "never"])
+        legend(axes, handles, ["by its thread", "by another one", "never"])
         axes.set(xlabel="% of blocks freed ...", xlim=(0, 100))
         return f"Stacked bars, % of blocks freed by their thread/by another/never: {', '.join(said)}."
 
@@ -265,7 +260,7 @@ def speed(rows: pd.DataFrame, peer: str) -> Figure:
                 )
     table = pd.DataFrame(records, columns=["trace", "allocator", "family", "percent", "low", "high"])
     fast = table[table["allocator"] == FAST]
-    ahead, behind = int((fast["low"] > 100).sum()), int((fast["high"] < 100).sum())
+    ahead, behind = (int(surely.sum()) or "none" for surely in (fast["low"] > 100, fast["high"] < 100))
     title = f"hakmem FAST is surely ahead of {peer} on {ahead} of {table['trace'].nunique()} traces, behind on {behind}"
     names = list(dict.fromkeys(table["trace"]))
     note = (
@@ -291,14 +286,13 @@ def _shares(table: pd.DataFrame, names: Sequence[str]) -> Draw:
         arms = list(dict.fromkeys(table["allocator"]))
         for line in table.to_dict("records"):
             shift = 0.6 * (arms.index(line["allocator"]) / max(1, len(arms) - 1) - 0.5)
-            look, hollow = FAMILIES[line["family"]], line["allocator"] == "hakmem"
-            reach = [[line["percent"] - max(line["low"], least)], [min(line["high"], most) - line["percent"]]]
-            axes.errorbar(line["percent"], names.index(line["trace"]) + shift, xerr=reach, fmt=look.marker, ms=4.5,
-                          color=look.on(theme), fillstyle="none" if hollow else "full", elinewidth=0.8,
-                          label=CALLED.get(line["allocator"], line["allocator"]))  # fmt: skip
+            look, fill = FAMILIES[line["family"]], "none" if line["allocator"] == "hakmem" else "full"
+            at, label = names.index(line["trace"]) + shift, CALLED.get(line["allocator"], line["allocator"])
+            whiskers(axes, at, line["low"], line["high"], look.on(theme), (least, most))
+            axes.plot(line["percent"], at, **look.mark(theme, fill=fill, size=4.5) | {"label": label})
         handles, labels = axes.get_legend_handles_labels()
         each = dict(zip(labels, handles, strict=True))
-        _legend(axes, list(each.values()), list(each))
+        legend(axes, list(each.values()), list(each))
         axes.set_xlabel("% of the peer's throughput (log scale)")
         fast = table[table["allocator"] == FAST]
         return "hakmem FAST: " + ", ".join(f"{r.trace} {r.percent:.0f} %" for r in fast.itertuples()) + "."

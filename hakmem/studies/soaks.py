@@ -17,11 +17,11 @@ from IPython.display import DisplayHandle
 from matplotlib.axes import Axes
 from pydantic import Field, model_validator
 
-from hakmem import epochs, progress, soak, stats
+from hakmem import epochs, progress, soak, stats, units
 from hakmem.builds import gates
 from hakmem.builds.arms import Arm
 from hakmem.drivers import Profile
-from hakmem.figure import FAMILIES, Figure, Theme, family, panel
+from hakmem.figure import FAMILIES, Figure, Theme, family, panel, whiskers
 from hakmem.plots import looks_of
 from hakmem.soak import Analysis
 from hakmem.study import STUDY, CampaignSpec, Parameters
@@ -222,24 +222,19 @@ def speed(rows: pd.DataFrame, ledger: Path) -> Figure:
     soaked, seen = table(rows, ledger), _soaks(rows, ledger)
     words = [f"{preset} CV {part['CV %'].astype(float).median():.2g}\u00a0%" for preset, part in _by_preset(soaked)]
     title = "Speed over time: " + ", ".join(words)
+    scale, unit = units.fitting(np.nanmax([1.0, *(told["ops_per_s"].median() for _, told in seen)]), units.RATES)
 
     def draw(axes: Axes, theme: Theme) -> str:
-        end = _lines(axes, theme, rows, seen, lambda told: told["ops_per_s"] / 1e6)
+        end = _lines(axes, theme, rows, seen, lambda told: told["ops_per_s"] / scale)
         looks = looks_of(rows)
         for at, (row, told) in enumerate(seen):
-            rates = told["ops_per_s"].dropna() / 1e6
+            rates = told["ops_per_s"].dropna() / scale
             if len(rates):
                 low, mid, high = np.percentile(rates, [10, 50, 90])
-                look = looks[row["key"]]
-                style: dict[str, Any] = {
-                    "fmt": look.family.marker,
-                    "ms": 6,
-                    "color": look.colour(theme),
-                    "capsize": 2.5,
-                }
-                where = end * (1.03 + 0.03 * at)
-                axes.errorbar(where, mid, yerr=[[mid - low], [high - mid]], clip_on=False, **style)
-        axes.set_ylabel("Throughput (Mops/s)")
+                look, where = looks[row["key"]], end * (1.03 + 0.03 * at)
+                whiskers(axes, where, low, high, look.colour(theme), upright=True)
+                axes.plot(where, mid, clip_on=False, **look.mark(theme))
+        axes.set_ylabel(f"Throughput ({unit})")
         axes.set_ylim(bottom=0)
         return "; ".join(words) + "."
 
@@ -262,7 +257,7 @@ def memory(rows: pd.DataFrame, ledger: Path) -> Figure:
 
     def draw(axes: Axes, theme: Theme) -> str:
         _lines(axes, theme, rows, seen, _resident)
-        axes.set_ylabel("Resident, less LazyFree (MB)")
+        axes.set_ylabel("Resident, less LazyFree (MiB)")
         axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         return "; ".join(words) + "."
 
@@ -276,14 +271,12 @@ def memory(rows: pd.DataFrame, ledger: Path) -> Figure:
 
 def running(arm: Arm, told: pd.DataFrame) -> Figure:
     """Draw a soak while it runs: its speed and its memory up to the last epoch."""
-    look, resident, rates = (
-        FAMILIES[family(arm.allocator.name, dict(arm.gates))],
-        _resident(told),
-        told["ops_per_s"] / 1e6,
-    )
+    scale, unit = units.fitting(told["ops_per_s"].median(), units.RATES)
+    look, resident = FAMILIES[family(arm.allocator.name, dict(arm.gates))], _resident(told)
+    rates = told["ops_per_s"] / scale
     lines = (
-        (f"{arm.label}: {rates.median():.3g} Mops/s in the median epoch so far", rates, "Throughput (Mops/s)"),
-        (f"{arm.label}: {resident.iloc[-1]:.3g} MB in the last epoch", resident, "Resident, less LazyFree (MB)"),
+        (f"{arm.label}: {rates.median():.3g} {unit} in the median epoch so far", rates, f"Throughput ({unit})"),
+        (f"{arm.label}: {resident.iloc[-1]:.3g} MB in the last epoch", resident, "Resident, less LazyFree (MiB)"),
     )
 
     def drawn(y: pd.Series, unit: str) -> Callable[[Axes, Theme], str]:

@@ -4,16 +4,16 @@ Figures come from the driver `start_up`: medians over the processes of a trial; 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from pydantic import Field, field_validator
 
-from hakmem import stats
+from hakmem import stats, units
 from hakmem.drivers import Profile
-from hakmem.figure import Figure, Theme, log_axis, panel, write_ends
+from hakmem.figure import Figure, Theme, log_axis, panel, whiskers, write_ends, write_figure
 from hakmem.plots import Look, looks_of
 from hakmem.stats import BASELINE, BASELINE2, Interval
 from hakmem.study import STUDY, CampaignSpec, Parameters, Several
@@ -205,10 +205,9 @@ def _flat(found: dict[str, Interval], looks: dict[str, Look], what: str) -> pd.D
     return pd.DataFrame(lines)
 
 
-def _reach(found: Interval) -> list[list[float]]:
-    """Length of both error bars, cut at a factor of two where blocks are few."""
-    low, high = max(found.low, found.estimate / 2), min(found.high, 2 * found.estimate)
-    return [[found.estimate - low], [high - found.estimate]]
+def _whisker(axes: Axes, at: float, found: Interval, colour: str, upright: bool = False) -> None:
+    """Draw an interval, cut at a factor of two where blocks are few."""
+    whiskers(axes, at, found.low, found.high, colour, (found.estimate / 2, 2 * found.estimate), upright)
 
 
 def times(rows: pd.DataFrame) -> Figure:
@@ -224,9 +223,9 @@ def times(rows: pd.DataFrame) -> Figure:
     def draw(axes: Axes, theme: Theme) -> str:
         axes.set_xscale("log")
         for y, key in enumerate(order):
-            style: dict[str, Any] = {"fmt": looks[key].family.marker, "ms": 6.5, "color": looks[key].colour(theme)}
             for found, fill in ((main[key], "full"), (ready[key], "none")):
-                axes.errorbar(found.estimate, y, xerr=_reach(found), fillstyle=fill, elinewidth=1.1, **style)
+                _whisker(axes, y, found, looks[key].colour(theme))
+                axes.plot(found.estimate, y, **looks[key].mark(theme, fill))
         axes.set_yticks(range(len(order)), [looks[key].name for key in order])
         axes.set_ylim(-0.7, len(order) - 0.3)
         axes.grid(visible=False, axis="y")
@@ -261,11 +260,9 @@ def first_allocations(rows: pd.DataFrame) -> Figure:
         for at, key in enumerate(shown):
             x = np.arange(len(CLASSES)) + 0.06 * (at - len(shown) / 2)
             y = np.array([found[key].estimate for found in by_class])
-            bars = np.hstack([_reach(found[key]) for found in by_class])
-            style: dict[str, Any] = {"marker": looks[key].family.marker, "ms": 5, "color": looks[key].colour(theme)}
-            axes.errorbar(
-                x, y, yerr=bars, lw=1.1, elinewidth=0.9, ls=":" if looks[key].role == "peer" else "-", **style
-            )
+            for place, found in zip(x, by_class, strict=True):
+                _whisker(axes, place, found[key], looks[key].colour(theme), upright=True)
+            axes.plot(x, y, **looks[key].mark(theme, size=5) | {"ls": looks[key].line, "lw": 1.1})
             ends.append((float(x[-1]), float(y[-1]), looks[key].name, looks[key].colour(theme)))
             words.append(f"{looks[key].name} {y[0]:,.0f} ns in C0, {float(np.median(y[1:])):,.0f} ns in the others")
         axes.set_xticks(range(len(CLASSES)), CLASSES)
@@ -312,14 +309,12 @@ def at_rest(rows: pd.DataFrame) -> Figure:
                 done += width
             found, cut = whole[key], whole[key].estimate > edge
             if not cut:
-                axes.errorbar(found.estimate, y, xerr=_reach(found), color=theme.ink, elinewidth=1.1, capsize=2.5)
-            where = (
-                (0.98 * edge, "right", theme.paper)
-                if cut
-                else (min(found.high, 0.8 * edge) + 0.015 * edge, "left", theme.ink)
-            )
-            says = f"{found.estimate / 1024:.3g} MiB" + (" →" if cut else "")
-            axes.text(where[0], y, f" {says} ", ha=where[1], va="center", fontsize=8, color=where[2])
+                _whisker(axes, y, found, theme.ink)
+            says = units.words(1024 * found.estimate, units.BYTES)
+            if cut:
+                write_figure(axes, 0.96 * edge, y, f"{says} →", ha="right", color=theme.paper)
+            else:
+                write_figure(axes, min(found.high, 2 * found.estimate, 0.8 * edge), y, says)
         axes.set_xlim(0, edge)
         axes.set_yticks(range(len(order)), [looks[key].name for key in order])
         axes.grid(visible=False, axis="y")
