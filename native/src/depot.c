@@ -6,6 +6,7 @@
 #include "stats.h"
 
 uintptr_t hak_secret;
+size_t hak_last_heap;
 #if HAK_CHECKS
 block hak_sentinel = {NULL, UINTPTR_MAX}; /* no list's key, nor 0, which keys are before the start */
 #endif

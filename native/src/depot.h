@@ -1,9 +1,9 @@
 /* depot: chains of free blocks, and where threads leave them for each other.
  *
  *   block   while free in a thread cache: { next, mac }, mac = key ^ next with the key of its list, so a damaged list shows, and a block that was
- *           freed again since and is on another one. In its slab mac = ~secret, or 0 if its page was given back. What a program
+ *           freed again since and is on another one. In its slab mac = the stamp, or 0 if its page was given back. What a program
  *           copies about can look the same: a look-alike is a second free only if misuse_is_free() agrees.
- *   key     secret ^ a number below 2^32 that no other list has (heap.h)
+ *   key     secret ^ (heap's number << 32 | number of its list << 16), which no other list has: a link whose low byte was overwritten looks like none
  *   chain   blocks linked by `next`, ended by LIST_END, and their key
  *   depot   per class up to DEPOT_CHAINS full chains, handed over in O(1): a cache like the lists they were, not looked at block by block
  *           before a flush takes them
@@ -17,7 +17,7 @@ typedef hak_block block;
 
 typedef struct {
     block *head;
-    uintptr_t key; /* 0 without checks */
+    uintptr_t key; /* without checks nobody asks for it */
     unsigned count;
 } chain;
 
@@ -29,7 +29,8 @@ extern HIDDEN block hak_sentinel; /* ends every list; never looks free */
 #endif
 
 extern HIDDEN uintptr_t hak_secret;
-void depot_init(void); /* draws it */
+extern HIDDEN size_t hak_last_heap; /* no key names a later one */
+void depot_init(void);              /* draws the secret */
 
 static inline void block_link(block *b, block *next, uintptr_t key) {
     b->next = next;
@@ -39,17 +40,19 @@ static inline void block_link(block *b, block *next, uintptr_t key) {
     (void)key;
 #endif
 }
+static inline uintptr_t block_stamp(void) { return ~hak_secret; }
 static inline void block_into_slab(block *b) {
 #if HAK_CHECKS
-    b->mac = ~hak_secret;
+    b->mac = block_stamp();
 #else
     (void)b;
 #endif
 }
-static inline bool block_was_in_slab(uintptr_t mac, bool may_be_lost) { return mac == ~hak_secret || (may_be_lost && mac == 0); }
+static inline bool block_was_in_slab(uintptr_t mac, bool may_be_lost) { return mac == block_stamp() || (may_be_lost && mac == 0); }
 static inline bool block_links(const block *b, uintptr_t key) { return (b->mac ^ (uintptr_t)b->next) == key; }
 static inline bool block_looks_free(const block *b) { /* on whatever list, or in its slab */
-    return ((uintptr_t)b->next ^ b->mac ^ hak_secret) >> 32 == 0 || b->mac == ~hak_secret;
+    uintptr_t list = (uintptr_t)b->next ^ b->mac ^ hak_secret;
+    return (!(list & UINT16_MAX) && list >> 32 <= peek(&hak_last_heap)) || b->mac == block_stamp();
 }
 
 bool depot_put(unsigned cls, chain c); /* false: full, or Lean keeps no chains at rest */

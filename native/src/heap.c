@@ -36,6 +36,7 @@ static heap *make(void) {
     fresh_left--;
     poke(&count, count + 1);
     fresh->number = (uint16_t)count;
+    poke(&hak_last_heap, count < UINT16_MAX ? count : UINT16_MAX);
     fresh->made = hak_heaps;
     return hak_heaps = fresh++;
 }

@@ -19,7 +19,7 @@
 #include "stats.h"
 
 typedef struct heap {
-    stats_block stats; /* first: a heap is cleared but for its links when it is used again */
+    stats_block stats; /* first: what comes before `made` is cleared when a heap is used again */
     slab_heap slabs;
     chain spare[CLASSES + 1];    /* the full chain behind each hot list */
     int16_t cap[CLASSES + 1];    /* blocks a hot list may hold, less `taken` */
@@ -30,7 +30,7 @@ typedef struct heap {
     policy_pressure pressure; /* under which cap was decided */
     hak_lock lock;            /* held on the owner's slow ways, with Lean */
     struct hak_tls *tls;      /* of the thread that has it; NULL: nobody */
-    struct heap *next, *made; /* the next unused one; the one made before, which stays when a heap is used again, as do: */
+    struct heap *next, *made; /* the next unused one; the one made before */
     uint16_t number, lists;   /* whose key this is; how many lists it has begun */
 } heap;
 
@@ -41,7 +41,9 @@ void heap_end(heap *h);              /* its lists are empty */
 size_t heap_bytes(void);             /* of all records */
 
 /* For a list that begins: no other that is in use has it (65,536 heaps and lists of each later one might). */
-static inline uintptr_t heap_new_key(heap *h) { return HAK_CHECKS ? hak_secret ^ ((uint32_t)h->number << 16 | ++h->lists) : 0; }
+static inline uintptr_t heap_new_key(heap *h) {
+    return HAK_CHECKS ? hak_secret ^ ((uintptr_t)h->number << 32 | (uintptr_t)++h->lists << 16) : 0;
+}
 
 static inline void heap_enter(heap *h) {
     if (lean_releases()) lock(&h->lock);

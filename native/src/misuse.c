@@ -19,8 +19,9 @@ UNSEEN bool misuse_on_list(const block *b, uintptr_t key) {
 
 _Noreturn COLD void misuse_bad_link(const block *b, unsigned cls) {
     size_t size = hak_class[cls].size;
-    if (b == LIST_END) hak_fatal("double free (which block is not known: two lists share their end)", NULL, size);
-    hak_fatal(block_looks_free(b) ? "double free" : "corrupted free list: double free, or written to after it was freed", b, size);
+    if (b == LIST_END) hak_fatal("double free (which block is not known: a list ends before its count)", NULL, size);
+    bool handed_out = b->mac == 0 && b->next; /* malloc clears the one and leaves the other */
+    hak_fatal(handed_out || block_looks_free(b) ? "double free" : "corrupted free list: double free, or written to after it was freed", b, size);
 }
 
 _Noreturn COLD void misuse_bad_free(const void *p) {
@@ -45,6 +46,7 @@ bool misuse_is_free(const block *b, unsigned cls) {
     unsigned i = class_block_at(c, (uintptr_t)b & UNIT_MASK);
     if (i == c->count) return false;
     if (is_free_bit(unit_record(unit_of(b)), i)) return true;
+    if (b->mac == block_stamp()) return false; /* in its slab or nowhere */
     const block *n = b->next;
     if (n == LIST_END) return depot_holds(b, cls);
     return in_slab(n) && unit_record(unit_of(n))->cls == cls && class_block_at(c, (uintptr_t)n & UNIT_MASK) < c->count;

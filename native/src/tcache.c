@@ -38,7 +38,10 @@ static chain hot_list(const heap *h, unsigned c) {
     return out;
 }
 
-static void begin_list(heap *h, unsigned c) { set_list(h, c, (chain){LIST_END, heap_new_key(h), 0}); }
+static bool holds(const heap *h, const block *b, unsigned c) {
+    const chain hot = hot_list(h, c);
+    return chain_holds(&hot, b) || chain_holds(&h->spare[c], b);
+}
 
 static void decide_caps(heap *h) {
     h->pressure = lean_pressure();
@@ -51,7 +54,7 @@ static heap *join(void) {
     if (likely(h != NULL)) return h;
     if (!(h = heap_new(&hak_tls))) return NULL;
     decide_caps(h);
-    for (unsigned c = 0; c <= CLASSES; c++) begin_list(h, c);
+    for (unsigned c = 0; c <= CLASSES; c++) set_list(h, c, (chain){LIST_END, heap_new_key(h), 0});
     left = false;
     ss_join();
     stats_register(&h->stats);
@@ -73,7 +76,7 @@ static void settle(heap *h, unsigned c) {
 static chain take_hot(heap *h, unsigned c) {
     settle(h, c);
     chain out = hot_list(h, c);
-    begin_list(h, c);
+    set_list(h, c, (chain){LIST_END, out.head == LIST_END ? out.key : heap_new_key(h), 0});
     return out;
 }
 
@@ -84,10 +87,11 @@ static void push(const heap *h, block *p, unsigned c) {
     set_list(h, c, (chain){p, hot.key, hot.count + 1});
 }
 
-/* A block on its way to a list or back to its slab must not be on a list. */
-static void check_not_listed(const block *p, unsigned c) {
-    if (HAK_CHECKS && block_looks_free(p) && (misuse_is_free(p, c) || tcache_holds(p, c)))
-        hak_fatal("double free", p, hak_class[c].size);
+/* A block on its way to a list or back to its slab must not be on a list. h NULL: the thread has none. */
+static void check_not_listed(const heap *h, const block *p, unsigned c) {
+    if (!HAK_CHECKS) return;
+    bool first = p == hak_tls.head[c]; /* whatever was written to it since */
+    if (first || (block_looks_free(p) && (misuse_is_free(p, c) || (h && holds(h, p, c))))) hak_fatal("double free", p, hak_class[c].size);
 }
 
 static void drain(heap *h) {
@@ -209,15 +213,15 @@ static void overflow(heap *h, unsigned c) {
 
 static void keep(heap *h, block *p, unsigned c) {
     settle(h, c);
-    check_not_listed(p, c);
+    check_not_listed(h, p, c);
     if (hak_tls.room[c] <= 0) overflow(h, c); /* before: the blocks freed last stay at hand */
     push(h, p, c);
 }
 
-static void give_back(slab_heap *h, block *p, unsigned c) {
-    check_not_listed(p, c);
+static void give_back(heap *h, block *p, unsigned c) {
+    check_not_listed(h, p, c);
     block_link(p, LIST_END, hak_secret);
-    slab_flush(h, c, (chain){p, hak_secret, 1});
+    slab_flush(h ? &h->slabs : NULL, c, (chain){p, hak_secret, 1});
 }
 
 /* Class of a block that free knows nothing of; 0: it was a large one, and is gone. */
@@ -250,7 +254,7 @@ NOINLINE void hak_free_slow(block *p, size_t cls) {
         keep(h, p, c);
     } else {
         follow_pressure(h);
-        give_back(&h->slabs, p, c);
+        give_back(h, p, c);
     }
     heap_leave(h);
     heap_take_idle(h);
@@ -258,10 +262,12 @@ NOINLINE void hak_free_slow(block *p, size_t cls) {
 }
 
 bool tcache_holds(const block *b, unsigned cls) {
-    const heap *h = hak_tls.heap;
+    heap *h = hak_tls.heap;
     if (!h) return false;
-    const chain hot = hot_list(h, cls);
-    return chain_holds(&hot, b) || chain_holds(&h->spare[cls], b);
+    heap_enter(h);
+    bool found = holds(h, b, cls);
+    heap_leave(h);
+    return found;
 }
 
 /* A thread that freed something at its very end is not known to have ended, and its state may be gone: so it is read as a

@@ -1,4 +1,4 @@
-// expect: by flush "(corrupted free list|double free, or written to after it was freed)"
+// expect: by flush "corrupted free list: double free, or written to after it was freed"
 // The links of free blocks of 1 KiB are overwritten.
 // Above 1 KiB a small target leaves no list that a write could damage.
 #include "misuse.h"

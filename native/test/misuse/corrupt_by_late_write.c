@@ -1,4 +1,4 @@
-// expect: by flush "corrupted free list"
+// expect: by flush "corrupted free list: double free, or written to after it was freed"
 // Whole blocks are written after they were freed.
 #include "misuse.h"
 

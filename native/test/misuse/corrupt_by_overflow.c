@@ -1,4 +1,4 @@
-// expect: by flush "corrupted free list"
+// expect: by flush "corrupted free list: double free, or written to after it was freed"
 // Writing behind the end of live blocks destroys the links of free ones.
 #include "misuse.h"
 

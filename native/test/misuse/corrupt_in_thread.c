@@ -1,4 +1,4 @@
-// expect: by flush "double free, or written to after it was freed"
+// expect: by flush "corrupted free list: double free, or written to after it was freed"
 // Written after the free in a thread that then ends.
 #include "misuse.h"
 

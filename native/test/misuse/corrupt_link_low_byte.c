@@ -1,4 +1,4 @@
-// expect: by flush "corrupted free list"
+// expect: by flush "corrupted free list: double free, or written to after it was freed"
 // One byte of each link is overwritten.
 #include "misuse.h"
 

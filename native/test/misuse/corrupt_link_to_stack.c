@@ -1,4 +1,4 @@
-// expect: by flush "corrupted free list"
+// expect: by flush "corrupted free list: double free, or written to after it was freed"
 // The links of free blocks are made to point to the stack.
 #include "misuse.h"
 

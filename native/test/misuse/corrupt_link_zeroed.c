@@ -1,4 +1,4 @@
-// expect: by flush "corrupted free list"
+// expect: by flush "corrupted free list: double free, or written to after it was freed"
 // The links are cleared, as by a late memset of a pointer field.
 #include "misuse.h"
 

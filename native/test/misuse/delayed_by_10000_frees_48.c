@@ -1,4 +1,4 @@
-// expect: by flush "double free( \(which block is not known: two lists share their end\))?"
+// expect: by flush "double free( \(which block is not known: a list ends before its count\))?"
 // 10000 other blocks of the class are freed in between.
 #include "misuse.h"
 

@@ -1,4 +1,4 @@
-// expect: at once "(double free|corrupted free list)"
+// expect: at once "double free"
 // Written after the free, then freed again.
 #include "misuse.h"
 

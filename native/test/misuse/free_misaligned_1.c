@@ -1,4 +1,4 @@
-// expect: by flush "invalid free \(interior pointer\)"
+// expect: at once "invalid free \(interior pointer\)"
 // One byte behind the start.
 #include "misuse.h"
 

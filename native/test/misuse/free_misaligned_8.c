@@ -1,4 +1,4 @@
-// expect: by flush "invalid free \(interior pointer\)"
+// expect: at once "invalid free \(interior pointer\)"
 // Eight bytes behind the start, as after a length word.
 #include "misuse.h"
 
