@@ -21,7 +21,9 @@ _Noreturn COLD void misuse_bad_link(const block *b, unsigned cls) {
     size_t size = hak_class[cls].size;
     if (b == LIST_END) hak_fatal("double free (which block is not known: a list ends before its count)", NULL, size);
     bool handed_out = b->mac == 0 && b->next; /* malloc clears the one and leaves the other */
-    hak_fatal(handed_out || block_looks_free(b) ? "double free" : "corrupted free list: double free, or written to after it was freed", b, size);
+    hak_fatal(handed_out || block_looks_free(b) ? "double free"
+                                                : "corrupted free list: double free, or written to after it was freed",
+              b, size);
 }
 
 _Noreturn COLD void misuse_bad_free(const void *p) {

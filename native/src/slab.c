@@ -280,7 +280,8 @@ static void check_is_back(block *b, const group *g, unsigned cls) {
 static chain link_blocks(const group *g, unsigned groups, unsigned cls, uintptr_t key) {
     size_t size = hak_class[cls].size;
     chain out = {LIST_END, key, 0};
-    for (unsigned i = groups; i-- > 0;) { /* backwards, so that the chain runs in address order, but where a word has blocks of two kinds */
+    for (unsigned i = groups;
+         i-- > 0;) { /* backwards, so that the chain runs in address order, but where a word has blocks of two kinds */
         char *base = unit_address(unit_number(g[i].slab)) + (size_t)g[i].word * 64 * size;
         for (uint64_t m = g[i].mask; m; out.count++) {
             unsigned bit = 63 - (unsigned)__builtin_clzll(m);

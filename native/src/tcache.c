@@ -91,7 +91,8 @@ static void push(const heap *h, block *p, unsigned c) {
 static void check_not_listed(const heap *h, const block *p, unsigned c) {
     if (!HAK_CHECKS) return;
     bool first = p == hak_tls.head[c]; /* whatever was written to it since */
-    if (first || (block_looks_free(p) && (misuse_is_free(p, c) || (h && holds(h, p, c))))) hak_fatal("double free", p, hak_class[c].size);
+    if (first || (block_looks_free(p) && (misuse_is_free(p, c) || (h && holds(h, p, c)))))
+        hak_fatal("double free", p, hak_class[c].size);
 }
 
 static void drain(heap *h) {
