@@ -45,7 +45,7 @@ unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pr
     static const struct {
         size_t bytes, blocks; /* so many blocks are always allowed */
         size_t above;         /* bytes where the octaves end */
-    } most[] = {{SIZE_MAX, SIZE_MAX, 262144}, {8192, 8, 131072}, {2048, 2, 131072}}; /* by pressure */
+    } most[] = {{SIZE_MAX, SIZE_MAX, 262144}, {8192, 8, 131072}, {1024, 1, 131072}}; /* by pressure */
     size_t cap = octave < 8 ? table[octave] : most[pressure].above / block_size;
 #ifdef HAK_STRESS
     cap = 8;
@@ -54,7 +54,7 @@ unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pr
     size_t fit = most[pressure].bytes / block_size;
     if (fit < most[pressure].blocks && pressure) fit = most[pressure].blocks;
     if (cap > fit) cap = fit;
-    return cap < 2 ? 2 : (unsigned)cap;
+    return cap > 1 ? (unsigned)cap : pressure == PRESSURE_HIGH ? 1 : 2;
 }
 
 unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed) {
