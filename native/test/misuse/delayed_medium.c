@@ -1,4 +1,4 @@
-// expect: by flush "double free"
+// expect: by flush "(double free|corrupted free list: double free, or written to after it was freed)"
 // A block of 8 KiB, 50 others freed in between.
 #include "misuse.h"
 

@@ -1,4 +1,4 @@
-// expect: by flush "double free"
+// expect: by flush "(double free|corrupted free list: double free, or written to after it was freed)"
 // Two living threads hold the same block in their caches.
 #include "misuse.h"
 
