@@ -278,7 +278,7 @@ def _settings(theme: Theme) -> Any:
     ink = ("text.color", "axes.labelcolor", "xtick.color", "ytick.color")
     return {
         **{"font.size": 9.5, "grid.linewidth": 0.7, "axes.axisbelow": True, "svg.hashsalt": "hakmem"},
-        "axes.unicode_minus": False,  # as in titles and tables,
+        "axes.unicode_minus": False,  # as in titles and tables
         **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
         "svg.fonttype": "none",  # letters stay letters: a quarter of the bytes
         **{"axes.edgecolor": theme.quiet, "grid.color": theme.grid},

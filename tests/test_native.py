@@ -296,6 +296,10 @@ def test_the_preload_is_in_force() -> None:
     assert run([sys.executable, "-c", probe], {}).stdout == "1\n"
 
 
+# What a valgrind says that does not know process_madvise; the allocator then does without it.
+PROCESS_MADVISE = re.compile(r"--\d+-- WARNING: unhandled amd64-linux syscall: 440\n(--\d+-- .*\n){4}")
+
+
 @pytest.mark.parametrize("name", ["test_early", "test_api"])
 def test_valgrind_finds_nothing(name: str) -> None:
     """No wild access and no use of what was never set, in tests of one thread; valgrind's own malloc kept out."""
@@ -305,8 +309,7 @@ def test_valgrind_finds_nothing(name: str) -> None:
     subprocess.run(["make", "-C", NATIVE, f"OUT={OUT}", program], check=True, capture_output=True)
     valgrind = ["valgrind", "-q", "--error-exitcode=9", "--soname-synonyms=somalloc=nouserintercepts"]
     done = run([*valgrind, program], GATES["lean-dontneed"], library=None, timeout_s=280)  # forty times as slow
-    found = [line for line in done.stderr.splitlines() if not line.startswith("--")]  # not its words on system calls
-    assert (done.returncode, found) == (0, [])
+    assert (done.returncode, PROCESS_MADVISE.sub("", done.stderr)) == (0, "")
 
 
 # ---- gates ----

@@ -137,8 +137,8 @@ static inline void hakmem_free(void *v) {
         return;
     }
     HAK_OPAQUE(c);
-    p->mac = hak_tls.key[c] ^
-             (uintptr_t)head; /* stores only: p may be cold. Were it on another list, its link would no longer agree there */
+    /* Stores only: p may be cold. Were it on another list, its link would no longer agree there. */
+    p->mac = hak_tls.key[c] ^ (uintptr_t)head;
 #endif
     p->next = head;
     HAK_OPAQUE(c);

@@ -3,7 +3,8 @@
  *   block   while free in a thread cache: { next, mac }, mac = key ^ next with the key of its list, so a damaged list shows, and a block that was
  *           freed again since and is on another one. In its slab mac = the stamp, or 0 if its page was given back. What a program
  *           copies about can look the same: a look-alike is a second free only if misuse_is_free() agrees.
- *   key     secret ^ (heap's number << 32 | number of its list << 16), which no other list has: a link whose low byte was overwritten looks like none
+ *   key     secret ^ (heap's number << 32 | number of its list << 16), which no other list has; the low bits are the secret's, so a link whose
+ *           low byte was overwritten is no other list's either
  *   chain   blocks linked by `next`, ended by LIST_END, and their key
  *   depot   per class up to DEPOT_CHAINS full chains, handed over in O(1): a cache like the lists they were, not looked at block by block
  *           before a flush takes them

@@ -8,6 +8,13 @@
 
 static bool is_free_bit(unit *s, unsigned i) { return peek(&unit_bits(s, hak_class[s->cls].count)[i / 64]) >> (i % 64) & 1; }
 
+/* A block of the class begins there, and its slab has it. */
+static bool is_free(const block *b, unsigned cls) {
+    const class_info *c = &hak_class[cls];
+    unsigned i = class_block_at(c, (uintptr_t)b & UNIT_MASK);
+    return i < c->count && is_free_bit(unit_record(unit_of(b)), i);
+}
+
 static bool in_slab(const void *p) {
     return in_arena(p) && unit_of(p) < units_known() && unit_record(unit_of(p))->state == UNIT_SLAB;
 }
@@ -20,10 +27,16 @@ UNSEEN bool misuse_on_list(const block *b, uintptr_t key) {
 _Noreturn COLD void misuse_bad_link(const block *b, unsigned cls) {
     size_t size = hak_class[cls].size;
     if (b == LIST_END) hak_fatal("double free (which block is not known: a list ends before its count)", NULL, size);
+    if (in_slab(b) && unit_record(unit_of(b))->cls == cls && is_free(b, cls))
+        hak_fatal("double free", b, size); /* it went back from another list */
+    misuse_bad_words(b, cls);
+}
+
+_Noreturn COLD void misuse_bad_words(const block *b, unsigned cls) {
     bool handed_out = b->mac == 0 && b->next; /* malloc clears the one and leaves the other */
     hak_fatal(handed_out || block_looks_free(b) ? "double free"
                                                 : "corrupted free list: double free, or written to after it was freed",
-              b, size);
+              b, hak_class[cls].size);
 }
 
 _Noreturn COLD void misuse_bad_free(const void *p) {
@@ -45,9 +58,8 @@ _Noreturn COLD void misuse_bad_free(const void *p) {
 
 bool misuse_is_free(const block *b, unsigned cls) {
     const class_info *c = &hak_class[cls];
-    unsigned i = class_block_at(c, (uintptr_t)b & UNIT_MASK);
-    if (i == c->count) return false;
-    if (is_free_bit(unit_record(unit_of(b)), i)) return true;
+    if (class_block_at(c, (uintptr_t)b & UNIT_MASK) == c->count) return false;
+    if (is_free(b, cls)) return true;
     if (b->mac == block_stamp()) return false; /* in its slab or nowhere */
     const block *n = b->next;
     if (n == LIST_END) return depot_holds(b, cls);

@@ -16,6 +16,7 @@ bool misuse_is_free(const block *b, unsigned cls);
 
 /* A pointer into hakmem's arena that is not a live block. */
 _Noreturn void misuse_bad_free(const void *p);
-_Noreturn void misuse_bad_link(const block *b, unsigned cls); /* a list leads to it, yet it is not linked there */
+_Noreturn void misuse_bad_link(const block *b, unsigned cls);  /* a list leads to it, yet it is not linked there */
+_Noreturn void misuse_bad_words(const block *b, unsigned cls); /* its slab has it, yet it does not bear the stamp */
 
 #endif

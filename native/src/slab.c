@@ -93,7 +93,7 @@ static void check_are_back(const unit *s, unsigned from, unsigned to) {
     for (unsigned i = from; i < to && i < s->carved; i++) {
         size_t at = (size_t)i * c->size;
         const block *b = (const block *)(unit_address(unit_number(s)) + at);
-        if (s->resident & unit_pages(at, at + sizeof *b) && !block_was_in_slab(b->mac, s->given_back)) misuse_bad_link(b, s->cls);
+        if (s->resident & unit_pages(at, at + sizeof *b) && !block_was_in_slab(b->mac, s->given_back)) misuse_bad_words(b, s->cls);
     }
 }
 
@@ -238,7 +238,7 @@ static unsigned take_freed(unit *s, unsigned want, bool resident, group *g, unsi
         poke(&bits[w], bits[w] & ~mask);
         s->nfree -= n;
         got += n;
-        uint64_t held = all_resident ? mask : on_resident_pages(s, w, mask), lost = mask & ~held;
+        uint64_t held = all_resident || resident ? mask : on_resident_pages(s, w, mask), lost = mask & ~held;
         if (held) g[(*groups)++] = (group){s, w, HELD, s->given_back, held};
         if (lost) g[(*groups)++] = (group){s, w, LOST, true, lost};
         if (lost) touch_blocks(s, w, lost);
@@ -271,17 +271,16 @@ static unsigned carve(unit *s, unsigned want, group *g, unsigned *groups) {
     return got;
 }
 
-/* Not so if it was freed twice and perhaps handed out between. A page that was given back is written to first, or it would fault twice. */
+/* Not so if it was written to after it was freed, or freed twice and perhaps handed out between. A page that was given back is written to first, or it would fault twice. */
 static void check_is_back(block *b, const group *g, unsigned cls) {
     uintptr_t was = g->what == LOST ? __atomic_exchange_n(&b->mac, 0, __ATOMIC_RELAXED) : b->mac;
-    if (!block_was_in_slab(was, g->given_back)) misuse_bad_link(b, cls);
+    if (!block_was_in_slab(was, g->given_back)) misuse_bad_words(b, cls);
 }
 
 static chain link_blocks(const group *g, unsigned groups, unsigned cls, uintptr_t key) {
     size_t size = hak_class[cls].size;
     chain out = {LIST_END, key, 0};
-    for (unsigned i = groups;
-         i-- > 0;) { /* backwards, so that the chain runs in address order, but where a word has blocks of two kinds */
+    for (unsigned i = groups; i-- > 0;) { /* backwards, so that the chain mostly runs in address order */
         char *base = unit_address(unit_number(g[i].slab)) + (size_t)g[i].word * 64 * size;
         for (uint64_t m = g[i].mask; m; out.count++) {
             unsigned bit = 63 - (unsigned)__builtin_clzll(m);

@@ -1,6 +1,7 @@
 /* tcache: what a thread keeps at hand, so that malloc and free touch nothing shared.
  *
- *   hak_tls  in static TLS, about 1.2 KB (include/hakmem_inline.h): per class the head of the hot list, its key and the room left; starts as a static empty state, so the fast path needs no "is this thread ready?"
+ *   hak_tls  in static TLS, about 1.2 KB (include/hakmem_inline.h): per class the head of the hot list, its key and the room left; starts
+ *            as a static empty state, so the fast path needs no "is this thread ready?"
  *   heap     the rest of a thread's state (heap.h): the full chain behind each hot list, current slabs, counters
  *
  * Invariants (c: a class):
