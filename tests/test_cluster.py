@@ -1,7 +1,6 @@
 """Two real worker processes on loopback, under two host identities, and a planner in a process of its own."""
 
 import asyncio
-import contextlib
 import json
 import re
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+from processes import children_named
 from test_planning import plan
 
 from hakmem import campaign, paths, planning, sample, store
@@ -198,9 +198,7 @@ def test_a_worker_lets_go_of_its_block_when_the_planner_is_gone(
     working = worker(start, listening(tmp_path, session), "one")
 
     def measuring() -> list[psutil.Process]:
-        with contextlib.suppress(psutil.NoSuchProcess):  # one of the short ones before it has just ended
-            return [one for one in psutil.Process(working.pid).children() if one.name().startswith("bench_")]
-        return []
+        return children_named(working.pid, "bench_")
 
     (child,) = wait_for(measuring, session, working)
     session.kill()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import children_named
 
 from hakmem import run, store, workload
 from hakmem.builds import allocators, arms
@@ -130,7 +131,7 @@ def test_children_die_with_the_workbench() -> None:
     child = None
     while child is None:  # the launcher has become `sleep` once the death signal is set
         assert parent.poll() is None
-        child = next((one for one in psutil.Process(parent.pid).children() if one.name() == "sleep"), None)
+        child = next(iter(children_named(parent.pid, "sleep")), None)
     parent.kill()
     parent.wait()
     parent.stdout.close()
@@ -279,7 +280,7 @@ def test_an_interrupt_of_an_unwatched_run_leaves_nothing_behind() -> None:
         "run.unwatched(made, arm, workload.parse('mixed:ws=50,cycles=20000000000'))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL) as process:
-        while not (drivers := [x for x in psutil.Process(process.pid).children() if "bench_" in x.name()]):
+        while not (drivers := children_named(process.pid, "bench_")):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
