@@ -30,12 +30,15 @@ static _Atomic(char *) *slots;
 
 static void *work(void *argument) {
     worker *own = argument;
-    for (int64_t i = 0; i < own->count; i++) {
-        size_t size = (size_t)min_size + bench_random(&own->state) % (uint32_t)(max_size - min_size + 1);
+    uint32_t state = own->state; /* threads' records share a cache line: none is written to meanwhile */
+    int64_t count = own->count;
+    for (int64_t i = 0; i < count; i++) {
+        size_t size = (size_t)min_size + bench_random(&state) % (uint32_t)(max_size - min_size + 1);
         char *p = bench_got(malloc(size));
         p[0] = p[size - 1] = (char)i;
-        free(atomic_exchange(&slots[bench_random(&own->state) % (uint32_t)slots_count], p));
+        free(atomic_exchange(&slots[bench_random(&state) % (uint32_t)slots_count], p));
     }
+    own->state = state;
     return NULL;
 }
 

@@ -29,11 +29,13 @@ static uint32_t generation_number;
 
 static void *work(void *argument) {
     worker *own = argument;
+    char **inherited = own->inherited;
+    uint32_t state = own->state; /* threads' records share a cache line: none is written to meanwhile */
     for (int64_t i = 0; i < blocks; i++) {
-        free(own->inherited[i]);
-        size_t block_size = (size_t)min_size + bench_random(&own->state) % (uint32_t)(max_size - min_size + 1);
-        own->inherited[i] = bench_got(malloc(block_size));
-        own->inherited[i][0] = own->inherited[i][block_size - 1] = (char)i;
+        free(inherited[i]);
+        size_t block_size = (size_t)min_size + bench_random(&state) % (uint32_t)(max_size - min_size + 1);
+        inherited[i] = bench_got(malloc(block_size));
+        inherited[i][0] = inherited[i][block_size - 1] = (char)i;
     }
     return NULL;
 }
