@@ -34,6 +34,7 @@ unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now) {
 
 policy_pressure policy_press(policy_pressure now, size_t target, size_t all, bool futile) {
     if (futile && (all > target / 4 * 5 || target > SMALL_TARGET)) return PRESSURE_NONE;
+    if (all / 2 > target) return PRESSURE_LEAN;
     if (all > target) return PRESSURE_HIGH;
     return now == PRESSURE_HIGH && all > target / 8 * 7 ? PRESSURE_HIGH : PRESSURE_LEAN;
 }

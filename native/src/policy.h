@@ -32,9 +32,10 @@ void policy_beat(policy_pulse *p, uint64_t now);
 /* Empty SuperSlabs worth keeping resident: mode 0..2 as said, 3 adaptive. */
 unsigned policy_reserve(int mode, const policy_pulse *p, uint64_t now);
 
-/* How hard Lean presses on the thread caches: outside Lean not at all, under the target a little, above it much. It lets go only well below the
- * target, so that caches do not swing with every purge, and where the target is out of reach: purges are futile, and the target is above 8 MiB or
- * missed by a quarter. Small caches would only cost time there. */
+/* How hard Lean presses on the thread caches: outside Lean not at all, under the target a little, above it much. It presses on till well below the
+ * target, so that caches do not swing with every purge. Above twice the target, what caches hold is not what is too much, and frees want to be fast: a
+ * little again. Where the target is out of reach not at all: purges are futile, and the target is above 8 MiB or missed by a quarter. Small caches would
+ * only cost time there. */
 typedef enum { PRESSURE_NONE, PRESSURE_LEAN, PRESSURE_HIGH } policy_pressure;
 policy_pressure policy_press(policy_pressure now, size_t target, size_t all, bool futile);
 

@@ -100,7 +100,9 @@ static void pressure_lets_go_well_below_the_target(void) {
     CHECK(policy_press(PRESSURE_LEAN, target, 7 * MIB + 1, false) == PRESSURE_LEAN);
     CHECK(policy_press(PRESSURE_HIGH, target, 10 * MIB + 1, true) == PRESSURE_NONE); /* futile */
     CHECK(policy_press(PRESSURE_HIGH, target, 10 * MIB, true) == PRESSURE_HIGH);     /* caches may still make the difference */
-    CHECK(policy_press(PRESSURE_HIGH, target, 90 * MIB, false) == PRESSURE_HIGH);
+    CHECK(policy_press(PRESSURE_HIGH, target, 16 * MIB + 1, false) == PRESSURE_HIGH);
+    CHECK(policy_press(PRESSURE_HIGH, target, 16 * MIB + 2, false) ==
+          PRESSURE_LEAN); /* twice the target: caches are not what is too much */
     CHECK(policy_press(PRESSURE_HIGH, 30 * MIB, 31 * MIB, true) == PRESSURE_NONE); /* a large target is not worth it */
 }
 
