@@ -23,6 +23,7 @@
 #else
 #define HAK_CHECKS 1
 #endif
+#define hak_returned(x) ((void)0)
 #endif
 
 #if !HAK_CHECKS
@@ -86,7 +87,7 @@ void __tsan_acquire(void *);
 static inline void *hak_alloc_class(size_t c) {
     HAK_OPAQUE(c);
     hak_block *p = hak_tls.head[c];
-    HAK_OPAQUE(p); /* or gcc keeps the result in another register than the one it returns */
+    hak_returned(p);
 #if HAK_CHECKS
     hak_block *next = (hak_block *)(p->mac ^ hak_tls.key[c]);
     if (HAK_UNLIKELY(next != p->next)) return hak_malloc_slow(c);

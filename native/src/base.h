@@ -38,6 +38,8 @@
 #define HAK_OBSERVE 0
 #endif
 
+/* A function's result: gcc would keep it in another register than the one it returns. */
+#define hak_returned(x) HAK_OPAQUE(x)
 #include "../include/hakmem_inline.h"
 
 #define HAK_VERSION "0.1.0"
