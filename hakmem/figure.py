@@ -17,6 +17,7 @@ from typing import Any, Self
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_mixed import MixedModeRenderer
 from matplotlib.backends.backend_svg import FigureCanvasSVG, RendererSVG
@@ -29,7 +30,6 @@ from matplotlib.text import Text
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox, IdentityTransform
-from scipy import optimize
 
 from hakmem.stats import NOWHERE
 from hakmem.table import table_html
@@ -354,7 +354,7 @@ def write_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> Non
     Sheet.of(axes).settle()
     starts, frame = axes.transData.transform([(x, y) for x, y, _, _ in ordered]), axes.bbox
     apart = 10 * np.arange(len(ordered))
-    free = optimize.isotonic_regression(starts[:, 1] - apart).x
+    free = scipy.optimize.isotonic_regression(starts[:, 1] - apart).x
     heights = np.clip(free, frame.y0, max(frame.y0, frame.y1 - apart[-1])) + apart
     for note, height in zip(notes, heights, strict=True):
         note.xy = (1, (height - frame.y0) / frame.height)

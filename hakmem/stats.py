@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import optimize, special, stats
+import scipy  # its parts are loaded when they are first used
 
 Array = npt.NDArray[np.float64]
 
@@ -190,7 +190,7 @@ def layout_spread(table: pd.DataFrame, arm: str, baseline: str = BASELINE) -> La
     within = float(((x - groups.transform("mean")) ** 2).sum()) / (x.size - k)
     between = float((n * (groups.mean() - x.mean()) ** 2).sum()) / (k - 1)
     size = (x.size - float((n**2).sum()) / x.size) / (k - 1)
-    p = float(stats.f.sf(between / within, k - 1, x.size - k)) if within > 0 else 0.0
+    p = float(scipy.stats.f.sf(between / within, k - 1, x.size - k)) if within > 0 else 0.0
     return LayoutSpread(k, math.sqrt(max(0.0, (between - within) / size)), math.sqrt(within), p)
 
 
@@ -203,7 +203,7 @@ def t_interval(x: npt.ArrayLike, level: float = 0.95) -> Interval:
     if x.size < 2:
         mid = float(x[0]) if x.size else math.nan
         return Interval(mid, -math.inf, math.inf, level, "t", x.size)
-    half = float(stats.t.ppf(0.5 + level / 2, x.size - 1)) * float(x.std(ddof=1)) / math.sqrt(x.size)
+    half = float(scipy.stats.t.ppf(0.5 + level / 2, x.size - 1)) * float(x.std(ddof=1)) / math.sqrt(x.size)
     return Interval(float(x.mean()), float(x.mean()) - half, float(x.mean()) + half, level, "t", x.size)
 
 
@@ -214,11 +214,12 @@ def bca_interval(x: npt.ArrayLike, level: float = 0.95, resamples: int = RESAMPL
         return Interval(float(x[0]), float(x[0]), float(x[0]), level, "BCa", x.size)
     means = np.sort(np.einsum("ij,j->i", _resamples(x.size, resamples, seed), x))
     below = (np.searchsorted(means, x.mean()) + np.searchsorted(means, x.mean(), side="right")) / 2
-    bias, apart = special.ndtri(below / resamples), x - x.mean()  # the jackknife's means differ by as much, scaled
+    bias = scipy.special.ndtri(below / resamples)
+    apart = x - x.mean()  # the jackknife's means differ by as much, scaled
     bend = (apart**3).sum() / (apart**2).sum() ** 1.5 / 6
     tail = (1 - expanded(level, x.size)) / 2
-    z = bias + special.ndtri([tail, 1 - tail])
-    low, high = np.quantile(means, special.ndtr(bias + z / (1 - bend * z)))
+    z = bias + scipy.special.ndtri([tail, 1 - tail])
+    low, high = np.quantile(means, scipy.special.ndtr(bias + z / (1 - bend * z)))
     return Interval(float(x.mean()), float(low), float(high), level, "BCa", x.size)
 
 
@@ -235,8 +236,8 @@ def expanded(level: float, n: int) -> float:
     Resamples spread too little by sqrt((n-1)/n), and normal quantiles stand where t quantiles should (Hesterberg 2015,
     expanded percentile interval).
     """
-    wide = float(stats.t.ppf(0.5 + level / 2, n - 1)) * math.sqrt(n / (n - 1))
-    return float(2 * stats.norm.cdf(wide) - 1)
+    wide = float(scipy.stats.t.ppf(0.5 + level / 2, n - 1)) * math.sqrt(n / (n - 1))
+    return float(2 * scipy.stats.norm.cdf(wide) - 1)
 
 
 def interval(x: npt.ArrayLike, level: float = 0.95) -> Interval:
@@ -292,7 +293,7 @@ def p_beyond(x: npt.ArrayLike, line: float) -> float:
     error = float(x.std(ddof=1)) / math.sqrt(x.size)
     if error == 0:
         return 1.0 if x.mean() == line else 0.0
-    return float(2 * stats.t.sf(abs(float(x.mean()) - line) / error, x.size - 1))
+    return float(2 * scipy.stats.t.sf(abs(float(x.mean()) - line) / error, x.size - 1))
 
 
 def holm_levels(p: npt.ArrayLike, alpha: float = 0.05) -> Array:
@@ -351,9 +352,9 @@ def blocks_needed(
     effect = abs(distance) / sd
 
     def lacks(n: int) -> bool:
-        return bool(stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, effect * math.sqrt(n)) < power)
+        return bool(scipy.stats.nct.sf(scipy.stats.t.ppf(1 - alpha / 2, n - 1), n - 1, effect * math.sqrt(n)) < power)
 
-    n = max(2, math.ceil((float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) / effect) ** 2))
+    n = max(2, math.ceil((float(scipy.stats.norm.ppf(1 - alpha / 2) + scipy.stats.norm.ppf(power)) / effect) ** 2))
     while lacks(n):
         n += 1
     return n
@@ -361,7 +362,7 @@ def blocks_needed(
 
 def spent_alpha(information: float, alpha: float = 0.05) -> float:
     """Two-sided error spent once a share (0..1] of the blocks is in; O'Brien-Fleming-like (Lan and DeMets 1983)."""
-    return float(4 * stats.norm.sf(stats.norm.ppf(1 - alpha / 4) / math.sqrt(information)))
+    return float(4 * scipy.stats.norm.sf(scipy.stats.norm.ppf(1 - alpha / 4) / math.sqrt(information)))
 
 
 def nominal_alphas(looks: Sequence[float], alpha: float = 0.05, points: int = 601) -> list[float]:
@@ -386,16 +387,17 @@ def nominal_alphas(looks: Sequence[float], alpha: float = 0.05, points: int = 60
     )  # where the process stands among the studies that have not crossed, with weights
 
     def excess(edge: float, grid: Array, mass: Array, step: float, due: float) -> float:
-        return float(mass @ (stats.norm.sf((edge - grid) / step) + stats.norm.cdf((-edge - grid) / step))) - due
+        below, above = scipy.special.ndtr([(-edge - grid) / step, (grid - edge) / step])
+        return float(mass @ (below + above)) - due
 
     for t in looks:
         step, due = math.sqrt(t - before), max(spent_alpha(t, alpha) - spent, 1e-15)
-        edge = float(optimize.brentq(excess, 0.0, 9.0 * math.sqrt(t), args=(grid, mass, step, due)))
-        levels.append(float(2 * stats.norm.sf(edge / math.sqrt(t))))
+        edge = float(scipy.optimize.brentq(excess, 0.0, 9.0 * math.sqrt(t), args=(grid, mass, step, due)))
+        levels.append(float(2 * scipy.stats.norm.sf(edge / math.sqrt(t))))
         fine = np.linspace(-edge, edge, points)
         weight = np.full(points, fine[1] - fine[0])
         weight[[0, -1]] /= 2
-        mass = weight * (stats.norm.pdf((fine[:, None] - grid) / step) / step @ mass)
+        mass = weight * (scipy.stats.norm.pdf((fine[:, None] - grid) / step) / step @ mass)
         grid, before, spent = fine, t, spent_alpha(t, alpha)
     return levels
 
@@ -432,7 +434,7 @@ def theil_sen(t: npt.ArrayLike, y: npt.ArrayLike, level: float = 0.95) -> Interv
     t, y = np.asarray(t, dtype=float), np.asarray(y, dtype=float)
     if t.size < 2:
         raise ValueError(f"a slope needs at least two points, given {t.size}")
-    found = stats.theilslopes(y, t, alpha=level)
+    found = scipy.stats.theilslopes(y, t, alpha=level)
     return Interval(float(found[0]), float(found[2]), float(found[3]), level, "Theil-Sen", t.size)
 
 

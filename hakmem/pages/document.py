@@ -1,13 +1,17 @@
 """A page as a whole: its title, what an executed notebook says in one line, and the one file that asks for nothing."""
 
+from __future__ import annotations
+
 import html
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-from nbformat import NotebookNode
+from typing import TYPE_CHECKING
 
 from hakmem.pages.page import CARD, chip
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode  # takes a second, which `hakmem trace` need not wait
 
 __all__ = ["FAILED", "SIZE_LIMIT", "TEMPLATES", "glance", "page", "said", "title"]
 

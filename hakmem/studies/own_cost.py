@@ -7,8 +7,8 @@ one: its output is read and its memory sampled from outside while it runs, and i
 import math
 
 import numpy as np
+import scipy
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import t
 
 from hakmem import run, sample, stats
 from hakmem.builds.arms import Arm
@@ -42,7 +42,7 @@ class OwnCost(BaseModel):
     def pairs_needed(self) -> int | None:
         """Pairs after which the interval probably lies within the bound, if the effect is as it seems; None: never."""
         slack = BOUND - abs(self.effect.estimate)
-        quantile = float(t.ppf(0.5 + self.effect.level / 2, self.effect.n - 1))
+        quantile = float(scipy.stats.t.ppf(0.5 + self.effect.level / 2, self.effect.n - 1))
         sd = (self.effect.high - self.effect.low) / 2 / quantile * math.sqrt(self.effect.n)
         return stats.blocks_needed(sd, slack) if slack > 0 else None
 
