@@ -487,6 +487,19 @@ def test_linked_drivers_carry_the_allocator_for_libc_too(flavour: str) -> None:
     assert {"malloc", "free", "calloc", "realloc"} <= exported
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: sudo apt-get install strace")
+def test_the_background_thread_takes_its_name_without_proc(tmp_path: Path) -> None:
+    """What a process opens of itself below /proc the kernel has to forget when it ends, and storms of forks waited."""
+    log = tmp_path / "log"
+    program = "import os, time; time.sleep(0.2); pid = os.fork(); [bytes(99) for _ in range(9999)]; pid and os.wait()"
+    gates = {**LEAN, "HAKMEM_SS_LEAN_BACKGROUND_MS": "10"}
+    traced = ["strace", "-f", "-o", str(log), "-E", f"LD_PRELOAD={LIBRARY}", sys.executable, "-c", program]
+    assert run(traced, gates, library=None).returncode == 0
+    text = log.read_text()
+    assert text.count('prctl(PR_SET_NAME, "hakmem"') == 2  # the parent's and the child's
+    assert "/comm" not in text
+
+
 # ---- memory pressure ----
 
 FREED_THEN_MORE = """
