@@ -500,6 +500,25 @@ def test_the_background_thread_takes_its_name_without_proc(tmp_path: Path) -> No
     assert "/comm" not in text
 
 
+@pytest.mark.parametrize("decommit", ["DONTNEED", "FREE"])
+@pytest.mark.parametrize("touched", [True, False])
+def test_a_target_is_out_of_reach_because_of_memory_that_is_there(decommit: str, touched: bool) -> None:
+    program = f"""
+import ctypes
+malloc = ctypes.CDLL(None).malloc
+malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+big = malloc(200 << 20)
+ctypes.memset(big, 1, {200 << 20 if touched else 1})
+blocks = [bytes(600) for _ in range(20_000)]
+del blocks
+"""
+    gates = {"HAKMEM_SS_MEM_LEAN": "1", "HAKMEM_SS_MEM_LEAN_TARGET_MB": "100", "HAKMEM_SS_OS_STATS": "1"}
+    done = run([sys.executable, "-c", program], {**gates, "HAKMEM_SS_MEM_LEAN_DECOMMIT": decommit})
+    assert done.returncode == 0
+    assert ("target of 100 MB is out of reach" in done.stderr) == touched
+    assert ("target_unreachable=0" in done.stderr) != touched
+
+
 # ---- memory pressure ----
 
 FREED_THEN_MORE = """
