@@ -59,6 +59,8 @@ class Page:
             self._at: dict[str, int] = self._head["at"]
         except (ValueError, KeyError, TypeError) as error:
             raise BadParameter(f"{path} is no live page of hakmem (HAKMEM_STATS_LIVE writes them)") from error
+        if len(data) < self._whole(data):
+            raise BadParameter(f"{path} is cut short: it has {len(data)} bytes and tells of {self._whole(data)}")
         self.pid = int(self._head["pid"])
         self.page = int(self._head["page"])
         self.sizes = np.array(self._head["sizes"], np.int64)
@@ -71,6 +73,17 @@ class Page:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is empty"
             raise BadParameter(f"{self.path} cannot be read: {reason}") from error
+
+    def _per_superslab(self) -> int:
+        return int(self._head["superslab_units"]) + int(self._head["head_words"])
+
+    def _whole(self, data: bytes) -> int:
+        """Bytes of a file that holds all it shows."""
+        begin = self._at["words"]
+        if len(data) < begin:
+            return begin
+        shown = struct.unpack_from("<Q", data, self._at["shown"])[0] // int(self._head["superslab_units"])
+        return begin + int(shown) * self._per_superslab() * 8
 
     def alive(self) -> bool:
         """Tell whether its process runs: one with its number, its start time, and this very file mapped."""
@@ -87,7 +100,7 @@ class Page:
     def words(self, data: bytes | None = None) -> Words:
         """Return the words of all known SuperSlabs, shape ``(superslabs, 2 + units of one)``."""
         data = self._bytes() if data is None else data
-        per = int(self._head["superslab_units"]) + int(self._head["head_words"])
+        per = self._per_superslab()
         shown = struct.unpack_from("<Q", data, self._at["shown"])[0] // int(self._head["superslab_units"])
         return np.frombuffer(data, "<u8", shown * per, self._at["words"]).reshape(shown, per)
 
@@ -135,7 +148,7 @@ class Page:
         try:
             with open(f"/proc/{self.pid}/mem", "rb", buffering=0) as memory:
                 blocks = _Caches(memory.fileno(), self._head, len(self.sizes)).blocks()
-        except OSError:
+        except (OSError, struct.error):  # not allowed, or gone meanwhile
             return None
         return cached_table(blocks, self.sizes, self.octaves)
 

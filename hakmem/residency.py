@@ -213,5 +213,5 @@ def of_json(told: Mapping[str, Any], source: str, state: str = "ended") -> Resid
             else None,
             metadata=pd.DataFrame(metadata, columns=["name", "kb", "resident_kb"]),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise BadParameter(f"{source} holds no residency of hakmem (HAKMEM_STATS_JSON writes it)") from error

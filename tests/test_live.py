@@ -89,6 +89,25 @@ def test_a_page_of_a_killed_process_is_left_behind(native: Build, tmp_path: Path
     assert found.state == "left behind" and found.places()["resident_mb"].sum() > 5 and found.cached is None
 
 
+def test_a_page_that_is_cut_short_is_refused(native: Build, tmp_path: Path) -> None:
+    with running(native, tmp_path) as child:
+        path = tmp_path / f"hakmem.{child.pid}"
+    data = path.read_bytes()
+    for size in (len(data) - 4096, len(data) // 2, 20_000):  # copied while it grew, or from a full disk
+        path.write_bytes(data[:size])
+        with pytest.raises(BadParameter, match=f"cut short: it has {size} bytes"):
+            live.read(str(path))
+
+
+def test_caches_of_a_process_that_ends_meanwhile_are_unknown(
+    native: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(native, tmp_path) as child:
+        page = Page(tmp_path / f"hakmem.{child.pid}")
+        monkeypatch.setattr(live.os, "pread", lambda *_: b"")  # what the kernel answers of memory that is gone
+        assert page.cached() is None
+
+
 def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(native: Build, tmp_path: Path) -> None:
     with running(native, tmp_path) as child:
         path = tmp_path / f"hakmem.{child.pid}"
@@ -119,6 +138,8 @@ def test_residency_is_sampled_while_a_child_runs(native: Build, tmp_path: Path) 
         (b"", "neither a live page nor statistics at exit"),
         (b"{}", "holds no residency of hakmem"),
         (b'{"residency":{"classes":[],"map":[[1,2]],"page":4096,"superslab":2097152,"metadata":{}}}', "holds no resid"),
+        (b'{"residency":{"classes":[],"map":[[0,-1]],"page":4096,"superslab":0,"metadata":{}}}', "holds no residency"),
+        (b'{"residency":{"classes":[],"map":[],"page":4096,"superslab":2097152,"metadata":[]}}', "holds no residency"),
         (b'{"hakmem_live":1', "no live page of hakmem"),
         (b'{"hakmem_live":2}\0', "page of version 2; this hakmem reads version 1"),
         (b'{"hakmem_live":1}\0', "no live page of hakmem"),

@@ -487,6 +487,38 @@ def test_linked_drivers_carry_the_allocator_for_libc_too(flavour: str) -> None:
     assert {"malloc", "free", "calloc", "realloc"} <= exported
 
 
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace: sudo apt-get install strace")
+def test_the_background_thread_takes_its_name_without_proc(tmp_path: Path) -> None:
+    """What a process opens of itself below /proc the kernel has to forget when it ends, and storms of forks waited."""
+    log = tmp_path / "log"
+    program = "import os, time; time.sleep(0.2); pid = os.fork(); [bytes(99) for _ in range(9999)]; pid and os.wait()"
+    gates = {**LEAN, "HAKMEM_SS_LEAN_BACKGROUND_MS": "10"}
+    traced = ["strace", "-f", "-o", str(log), "-E", f"LD_PRELOAD={LIBRARY}", sys.executable, "-c", program]
+    assert run(traced, gates, library=None).returncode == 0
+    text = log.read_text()
+    assert text.count('prctl(PR_SET_NAME, "hakmem"') == 2  # the parent's and the child's
+    assert "/comm" not in text
+
+
+@pytest.mark.parametrize("decommit", ["DONTNEED", "FREE"])
+@pytest.mark.parametrize("touched", [True, False])
+def test_a_target_is_out_of_reach_because_of_memory_that_is_there(decommit: str, touched: bool) -> None:
+    program = f"""
+import ctypes
+malloc = ctypes.CDLL(None).malloc
+malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+big = malloc(200 << 20)
+ctypes.memset(big, 1, {200 << 20 if touched else 1})
+blocks = [bytes(600) for _ in range(20_000)]
+del blocks
+"""
+    gates = {"HAKMEM_SS_MEM_LEAN": "1", "HAKMEM_SS_MEM_LEAN_TARGET_MB": "100", "HAKMEM_SS_OS_STATS": "1"}
+    done = run([sys.executable, "-c", program], {**gates, "HAKMEM_SS_MEM_LEAN_DECOMMIT": decommit})
+    assert done.returncode == 0
+    assert ("target of 100 MB is out of reach" in done.stderr) == touched
+    assert ("target_unreachable=0" in done.stderr) != touched
+
+
 # ---- memory pressure ----
 
 FREED_THEN_MORE = """

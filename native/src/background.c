@@ -24,6 +24,8 @@ static struct timespec next_look(void) {
 }
 
 static COLD void *look_after_memory(void *unused) {
+    /* Of another thread libc would write it to /proc, which the kernel then has to tidy up when a process ends. */
+    (void)pthread_setname_np(pthread_self(), "hakmem");
     lock(&state_lock);
     while (!stopping) {
         struct timespec until = next_look();
@@ -52,7 +54,6 @@ static COLD bool create(void) {
     pthread_sigmask(SIG_SETMASK, &saved, NULL);
     pthread_attr_destroy(&attr);
     if (error) hak_msg("no background thread (%s); free pages go back on activity only", strerror(error));
-    else (void)pthread_setname_np(thread, "hakmem");
     return !error;
 }
 

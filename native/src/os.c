@@ -72,7 +72,7 @@ bool os_reserve(size_t end) {
     char *at = (char *)hak_arena_base + reserved;
     STAT(sys_mmap);
     char *p = mmap(at, end - reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-    if (p == at) reserved = end;
+    if (p == at) poke(&reserved, end);
     else if (p != MAP_FAILED) munmap(p, end - reserved); /* before Linux 4.17 the place is only a wish */
     errno = saved;
     return p == at;
@@ -154,8 +154,10 @@ void *os_metadata(size_t size, const char *name) {
     return p;
 }
 
+/* Of an arena that is reserved as it is used, what lies beyond may be anybody's. */
 static bool owns(const void *p, size_t size) {
-    return size && in_arena(p) && in_arena((const char *)p + size - 1) && !((uintptr_t)p & (((uintptr_t)1 << hak_page_shift) - 1));
+    size_t at = (uintptr_t)p - hak_arena_base, end = peek(&reserved);
+    return size && at < end && size <= end - at && !((uintptr_t)p & (((uintptr_t)1 << hak_page_shift) - 1));
 }
 
 bool os_commit(void *p, size_t size) {

@@ -262,6 +262,17 @@ static void guard_around(void) {
     is_refused_for_good((char *)hak_arena_base - page, (hak_arena_units << UNIT_SHIFT) + 2 * page);
 }
 
+/* Where addresses are scarce the arena is reserved as it is used; until then a program may map something of its own in it. */
+static void guard_within_the_arena(void) {
+    CHECK(os_addresses_are_scarce());
+    char *end = unit_address(hak_arena_units), *theirs = end - (1 << 20);
+    CHECK(mmap(theirs, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == theirs);
+    memset(theirs, 7, 1 << 16);
+    CHECK(!os_uncommit(theirs, 1 << 16) && theirs[0] == 7);
+    is_refused_for_good(theirs, 1 << 16);
+    CHECK(theirs[0] == 7 && theirs[65535] == 7);
+}
+
 static void guard_own_code(void) {
     is_refused_for_good(page_of((const void *)(uintptr_t)guard_own_code), (size_t)sysconf(_SC_PAGESIZE));
 }
@@ -278,10 +289,17 @@ static const struct {
              {"guard_own_code", guard_own_code},
              {"guard_straddling_start", guard_straddling_start},
              {"guard_straddling_end", guard_straddling_end},
-             {"guard_around", guard_around}};
+             {"guard_around", guard_around},
+             {"guard_within_the_arena", guard_within_the_arena}};
 
 static void foreign_memory_is_never_advised(void) {
-    for (size_t i = 5; i < sizeof parts / sizeof *parts; i++) run_under((fault_plan){0}, parts[i].name, lean);
+    for (size_t i = 5; i + 1 < sizeof parts / sizeof *parts; i++) run_under((fault_plan){0}, parts[i].name, lean);
+    struct rlimit before, low = {.rlim_cur = (rlim_t)1 << 30};
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    low.rlim_max = before.rlim_max;
+    CHECK(setrlimit(RLIMIT_AS, &low) == 0);
+    run_under((fault_plan){0}, "guard_within_the_arena", lean);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
 }
 
 int main(int argc, char **argv) {
