@@ -48,16 +48,14 @@ bool large_free(void *p) {
     STAT(large_free);
     if (span) {
         span_free(span);
-        return true;
+    } else {
+        for (size_t i = 1; i < r->run_units; i++) r[i].state = UNIT_FREE;
+        for (size_t i = 0; i < r->run_units; i++) unit_tell(&r[i]);
+        size_t units = r->run_units; /* once it is free, others may use the record */
+        ss_units_free(unit_of(p), (unsigned)units);
+        if (lean_releases()) lean_freed(units * UNIT_SIZE);
     }
-    for (size_t i = 1; i < r->run_units; i++) r[i].state = UNIT_FREE;
-    for (size_t i = 0; i < r->run_units; i++) unit_tell(&r[i]);
-    size_t units = r->run_units; /* once it is free, others may use the record */
-    ss_units_free(unit_of(p), (unsigned)units);
-    if (lean_releases()) {
-        lean_freed(units * UNIT_SIZE);
-        slab_purge_if_due(false);
-    }
+    if (lean_releases()) slab_purge_if_due(false);
     return true;
 }
 

@@ -11,7 +11,8 @@
 
 bool hak_lean_releases;
 static bool lean, warned_unreachable, purges_futile;
-static size_t metadata, others, resident_level, purge_step = PURGE_STEP_BYTES;
+static ptrdiff_t others, others_at_start;
+static size_t metadata, resident_level, purge_step = PURGE_STEP_BYTES;
 /* Threads add to them on their slow ways: nothing that the fast path reads stands in the same cache line. */
 static __attribute__((aligned(64))) size_t resident;
 static __attribute__((aligned(64))) size_t freed_since_purge;
@@ -26,7 +27,7 @@ void lean_unlock(void) { unlock(&purse_lock); }
 void lean_init(void) {
     lean = gate(G_SS_MEM_LEAN);
     hak_lean_releases = lean && ss_mem_lean_decommit_mode() != DECOMMIT_OFF;
-    if (hak_lean_releases) others = os_resident_bytes();
+    if (hak_lean_releases) others = others_at_start = (ptrdiff_t)os_resident_bytes();
     pressure = lean_releases() ? PRESSURE_LEAN : PRESSURE_NONE;
 }
 
@@ -43,28 +44,32 @@ size_t lean_metadata(void) { return peek(&metadata); }
 static size_t target(void) { return (size_t)ss_mem_lean_target_mb() * MIB; }
 static size_t aim(void) { return target() / 32 * 31; } /* what comes between two looks must fit below the ceiling, too */
 static size_t ours(void) { return lean_resident() + lean_metadata(); }
+static size_t all(void) { return policy_all(peek(&others), ours()); }
 
-/* The program's own pages come after the start, too. Asked again when ours have grown by a sixteenth of the target, and once a second while blocks
- * are freed. Not with FREE: the kernel counts pages that it may take as resident. */
+/* The program's own pages come after the start, too, and not all that is allocated is touched. Asked again when ours have moved by a sixteenth of
+ * themselves or of the target, and once a second while blocks are freed. With FREE the kernel counts pages that it may take as resident: what it says is the most it can be. */
 static void look_at_others(bool freed) {
     static size_t seen;
     static uint64_t asked;
-    size_t mine = ours();
-    bool grown = mine > peek(&seen) + target() / 16;
-    if ((!grown && !freed) || !lean_released_reads_zero()) return;
+    size_t mine = ours(), before = peek(&seen);
+    size_t moved_by = mine > before ? mine - before : before - mine, much = mine > target() ? mine : target();
+    bool moved = moved_by > much / 16;
+    if (!moved && !freed) return;
     uint64_t now = os_now_coarse_ns();
-    if (!grown && now - peek(&asked) < OTHERS_NS) return;
+    if (!moved && now - peek(&asked) < OTHERS_NS) return;
     poke(&asked, now);
     poke(&seen, mine);
-    size_t all = os_resident_bytes();
-    if (all) poke(&others, all > mine ? all - mine : 0);
+    size_t known = os_resident_bytes();
+    ptrdiff_t rest = (ptrdiff_t)(known - mine);
+    if (!lean_released_reads_zero() && rest > others_at_start) rest = others_at_start;
+    if (known) poke(&others, rest);
 }
 
 size_t lean_excess(void) {
     if (!lean_releases()) return 0;
-    policy_pressure was = peek(&pressure), is = policy_press(was, aim(), peek(&others) + ours(), peek(&purges_futile));
+    policy_pressure was = peek(&pressure), is = policy_press(was, aim(), all(), peek(&purges_futile));
     if (is != was) poke(&pressure, is);
-    return policy_excess(aim(), peek(&others), ours());
+    return policy_excess(aim(), all());
 }
 
 policy_pressure lean_pressure(void) { return peek(&pressure); }
@@ -117,6 +122,16 @@ static bool may_spend(bool over) {
     return false;
 }
 
+bool lean_may_spend(void) { return may_spend(lean_excess() > 0); }
+
+void lean_spent_since(uint64_t t0) {
+    uint64_t spent = os_cpu_ns() - t0;
+    lock(&purse_lock);
+    policy_spent(&purse, spent);
+    unlock(&purse_lock);
+    STAT_N(purge_ns, spent);
+}
+
 bool lean_purge_begin(lean_purge *p, bool at_rest) {
     bool old = too_old();
     p->freed = peek(&freed_since_purge);
@@ -137,26 +152,14 @@ bool lean_purge_begin(lean_purge *p, bool at_rest) {
     return true;
 }
 
-/* Bytes above the target itself. What was asked for and never touched counts as resident here; the kernel knows better. */
-static size_t above_target(void) {
-    size_t over = lean_excess() ? policy_excess(target(), peek(&others), ours()) : 0;
-    if (!over) return 0;
-    size_t all = os_resident_bytes(), at_most = policy_excess(target(), 0, all);
-    return all && at_most < over ? at_most : over;
-}
-
 void lean_purge_end(const lean_purge *p) {
-    uint64_t spent = os_cpu_ns() - p->t0;
     size_t now = lean_resident();
     poke(&resident_level, now);
     poke(&purge_step, policy_step(PURGE_STEP_BYTES, now));
     poke(&purges_futile, p->over && p->resident < now + p->freed / 4);
-    lock(&purse_lock);
-    policy_spent(&purse, spent);
-    unlock(&purse_lock);
-    STAT_N(purge_ns, spent);
+    lean_spent_since(p->t0);
     STAT(purge_runs);
-    size_t over = HAK_STATS_ON ? above_target() : 0;
+    size_t over = lean_excess() ? policy_excess(target(), all()) : 0;
     if (!over) return;
     STAT(target_unreachable);
     if (gate(G_SS_OS_STATS) && !__atomic_exchange_n(&warned_unreachable, true, __ATOMIC_RELAXED))

@@ -41,6 +41,10 @@ bool lean_released_reads_zero(void); /* what was given back so reads as zeros */
 int ss_maybe_decommit_superslab(void *ptr, size_t size);
 void ss_os_stats_record_lean_retire(void);
 
+/* What goes back outside of a search is paid for from the same CPU budget: whether there is some; CPU time of the thread since which it was spent. */
+bool lean_may_spend(void);
+void lean_spent_since(uint64_t t0);
+
 /* When to look for free pages: enough was freed and the process is above its target or has fallen since (policy_fell), or pages are old
  * (SS_LEAN_DECAY_MS); and the CPU budget allows it. */
 typedef struct {

@@ -1,9 +1,10 @@
 #include "policy.h"
 
-size_t policy_excess(size_t target, size_t others, size_t resident) {
-    size_t all = others + resident;
-    return all > target ? all - target : 0;
+size_t policy_all(ptrdiff_t others, size_t resident) {
+    return others < 0 && (size_t)-others > resident ? 0 : resident + (size_t)others;
 }
+
+size_t policy_excess(size_t target, size_t all) { return all > target ? all - target : 0; }
 
 uint64_t policy_wait(policy_purse *p, uint64_t now, unsigned permille) {
     uint64_t at_once = POLICY_WINDOW_NS / 2000 * permille, passed = now - p->at;

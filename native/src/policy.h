@@ -20,8 +20,11 @@ typedef struct {
     uint64_t last, mean_gap; /* exponential mean of the gaps between events, 0: no event yet */
 } policy_pulse;
 
+/* Bytes of the process: ours, and others', which are below 0 where some of ours were never touched. */
+size_t policy_all(ptrdiff_t others, size_t resident);
+
 /* Bytes by which a process is above its ceiling; 0 when it is not. */
-size_t policy_excess(size_t target, size_t others, size_t resident);
+size_t policy_excess(size_t target, size_t all);
 
 /* 0 until half of the window's share is owed; then the time until a twentieth of that half is earned: many small purges would cost more a page
  * than a few. */

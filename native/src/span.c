@@ -132,12 +132,15 @@ static void vacate(size_t first, size_t n, bool give_back) {
         ss_set_kind(ss, SS_DIRTY);
     }
     STAT_N(ss_cached, kept);
+    if (lean_releases()) lean_freed(kept << ss_shift);
     if (kept == n) return;
     first += kept;
     n -= kept;
+    uint64_t t0 = lean_releases() ? os_cpu_ns() : 0;
     bool gone = give_back && os_uncommit(ss_address(&ss_table[first]), n << ss_shift);
     bool lazy = !gone && lean_releases() && !ss_maybe_decommit_superslab(ss_address(&ss_table[first]), n << ss_shift);
     if (!gone && !lazy && lean_releases()) gone = os_uncommit(ss_address(&ss_table[first]), n << ss_shift); /* advice refused */
+    if (lean_releases()) lean_spent_since(t0);
     if (!gone && !lazy) return;
     for (size_t i = first; i < first + n; i++) {
         SuperSlab *ss = &ss_table[i];

@@ -50,7 +50,7 @@ void ss_count(size_t *superslabs, size_t *units_used) {
 bool ss_should_keep_superslab(SuperSlab *ss, int class_idx) {
     (void)ss, (void)class_idx; /* SuperSlabs are shared by all classes here */
     if (!lean_releases()) return true;
-    return !lean_excess() && ss_kept() - set_aside < lean_superslabs_to_keep();
+    return (!lean_excess() && ss_kept() - set_aside < lean_superslabs_to_keep()) || !lean_may_spend();
 }
 
 bool ss_set_aside(SuperSlab *ss) {
@@ -114,6 +114,12 @@ static void retire(SuperSlab *ss) {
     }
 }
 
+static void retire_now(SuperSlab *ss) {
+    uint64_t t0 = os_cpu_ns();
+    retire(ss);
+    lean_spent_since(t0);
+}
+
 static void emptied(SuperSlab *ss) {
     STAT(ss_empty);
     lean_beat();
@@ -122,7 +128,7 @@ static void emptied(SuperSlab *ss) {
         STAT(ss_cached);
         ss_set_kind(ss, SS_DIRTY);
     } else {
-        retire(ss);
+        retire_now(ss);
     }
 }
 
@@ -161,7 +167,7 @@ void ss_leave(void) {
         if (ss->set_aside_by != &self) continue;
         bool keep = ss_should_keep_superslab(ss, -1);
         ss_set_kind(ss, SS_DIRTY);
-        if (!keep) retire(ss);
+        if (!keep) retire_now(ss);
     }
     unlock(&ss_lock);
 }
@@ -318,6 +324,11 @@ static void release_free_units(SuperSlab *ss) {
     }
 }
 
+static bool too_much_is_free(void) {
+    size_t kept = (lean_superslabs_to_keep() + set_aside) * ss_bytes();
+    return lean_excess() || units_free_resident() > DIRTY_SLACK_UNITS * UNIT_SIZE + kept;
+}
+
 static void free_part(SuperSlab *ss, uint32_t mask) {
     ss->used &= ~mask;
     tell(ss);
@@ -333,9 +344,10 @@ static void free_part(SuperSlab *ss, uint32_t mask) {
         emptied(ss);
     } else {
         list_partial(ss);
-        if (lean_releases() && (lean_excess() || units_free_resident() > DIRTY_SLACK_UNITS * UNIT_SIZE +
-                                                                             (lean_superslabs_to_keep() + set_aside) * ss_bytes()))
-            release_free_units(ss);
+        if (!lean_releases() || !too_much_is_free() || !lean_may_spend()) return;
+        uint64_t t0 = os_cpu_ns();
+        release_free_units(ss);
+        lean_spent_since(t0);
     }
 }
 
@@ -356,7 +368,7 @@ void ss_units_free(size_t first, unsigned k) {
 void ss_purge_free(bool kept) {
     lock(&ss_lock);
     for (size_t i = 0; i < ss_top && units_free_resident(); i++) {
-        if (ss_table[i].kind == SS_DIRTY && kept) retire(&ss_table[i]);
+        if (ss_table[i].kind == SS_DIRTY && (kept || ss_kept() - set_aside > lean_superslabs_to_keep())) retire(&ss_table[i]);
         else if (ss_table[i].kind == SS_UNITS) release_free_units(&ss_table[i]);
     }
     unlock(&ss_lock);

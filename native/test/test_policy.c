@@ -6,10 +6,12 @@
 #define KIB ((size_t)1024)
 
 static void excess_is_what_stands_above_the_target(void) {
-    CHECK(policy_excess(10 * MIB, 0, 0) == 0);
-    CHECK(policy_excess(10 * MIB, 2 * MIB, 8 * MIB) == 0); /* a ceiling may be reached */
-    CHECK(policy_excess(10 * MIB, 2 * MIB, 8 * MIB + 1) == 1);
-    CHECK(policy_excess(1 * MIB, 3 * MIB, 0) == 2 * MIB); /* what the program had before counts */
+    CHECK(policy_excess(10 * MIB, 0) == 0);
+    CHECK(policy_excess(10 * MIB, policy_all(2 * MIB, 8 * MIB)) == 0); /* a ceiling may be reached */
+    CHECK(policy_excess(10 * MIB, policy_all(2 * MIB, 8 * MIB + 1)) == 1);
+    CHECK(policy_excess(1 * MIB, policy_all(3 * MIB, 0)) == 2 * MIB); /* what the program had before counts */
+    CHECK(policy_all(-(ptrdiff_t)(2 * MIB), 8 * MIB) == 6 * MIB);     /* what it has not touched does not */
+    CHECK(policy_all(-(ptrdiff_t)(2 * MIB), 1 * MIB) == 0);           /* and is gone, which others do not know yet */
 }
 
 static void a_purse_holds_its_share_of_ten_seconds(void) {
