@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from hakmem import residency
 from hakmem.system import container
 
 ROOT = Path(__file__).parents[1]
@@ -517,6 +518,16 @@ del blocks
     assert done.returncode == 0
     assert ("target of 100 MB is out of reach" in done.stderr) == touched
     assert ("target_unreachable=0" in done.stderr) != touched
+
+
+def test_what_is_printed_at_exit_adds_up() -> None:
+    done = run([sys.executable, "-c", "pass"], {"HAKMEM_TINY_MEM_DUMP": "1", "HAKMEM_SS_STATS_DUMP": "1"})
+    first = next(line for line in done.stderr.splitlines() if line.startswith("[TINY_MEM_STATS] unified_cache="))
+    parts = {name: int(value) for name, value in (word.split("=") for word in first.split()[1:])}
+    assert list(parts) == ["unified_cache", "warm_pool", "page_box", "tls_mag", "policy_stats", "total"]
+    assert parts.pop("total") == sum(parts.values()) and all(parts.values())
+    rows = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("[SS_STATS]")]
+    assert rows == ["class", *residency.OCTAVES]
 
 
 # ---- memory pressure ----

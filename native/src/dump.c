@@ -130,20 +130,23 @@ static void os_stats(const stats_block *t) {
 
 static void memory(const stats_block *t) {
     (void)t;
-    size_t heaps = heap_bytes(), superslabs, units;
+    size_t n = heap_count(), superslabs, units;
     ss_count(&superslabs, &units);
-    size_t page_box = lean_metadata(), policy = sizeof(stats_block), warm = (size_t)gate(G_WARM_POOL) * sizeof(size_t);
+    size_t page_box = lean_metadata(), policy = n * sizeof(stats_block), warm = n * WARM_MAX * sizeof(size_t),
+           mag = n * sizeof(tcache);
+    size_t cache = heap_bytes() - policy - warm;
     hak_print("[RSS] max_kb=%zu", os_peak_kb());
-    hak_print("[TINY_MEM_STATS] unified_cache=%zu warm_pool=%zu page_box=%zu tls_mag=%zu policy_stats=%zu total=%zu", heaps, warm,
-              page_box, sizeof(tcache), policy, heaps + page_box + sizeof(tcache) + policy);
+    hak_print("[TINY_MEM_STATS] unified_cache=%zu warm_pool=%zu page_box=%zu tls_mag=%zu policy_stats=%zu total=%zu", cache, warm,
+              page_box, mag, policy, cache + warm + page_box + mag + policy);
     hak_print("[TINY_MEM_STATS] superslabs=%zu slabs=%zu resident_kb=%zu cached_blocks_kb=%zu", superslabs, units,
               lean_resident() >> 10, tcache_bytes() >> 10);
 }
 
 static void per_class(const stats_block *t) {
     hak_print("[SS_STATS] class live empty_events slab_live_events");
+    static const char *const name[OCTAVES] = {"C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7", "M"};
     for (int c = 0; c < OCTAVES; c++)
-        hak_print("[SS_STATS] C%d %llu %llu %llu", c, (unsigned long long)(t->oct[c][OCT_TAKEN] - t->oct[c][OCT_RETURNED]),
+        hak_print("[SS_STATS] %s %llu %llu %llu", name[c], (unsigned long long)(t->oct[c][OCT_TAKEN] - t->oct[c][OCT_RETURNED]),
                   (unsigned long long)t->oct[c][OCT_EMPTY], (unsigned long long)t->oct[c][OCT_SLAB_LIVE]);
 }
 

@@ -27,7 +27,7 @@ void heap_unlock_all(void) {
     unlock(&heaps_lock);
 }
 
-size_t heap_bytes(void) { return peek(&count) * sizeof(heap); }
+size_t heap_count(void) { return peek(&count); }
 
 static heap *make(void) {
     size_t bytes = round_up(HEAPS_PER_STEP * sizeof(heap), (size_t)1 << hak_page_shift);

@@ -38,7 +38,8 @@ extern HIDDEN heap *hak_heaps; /* the one made last */
 
 heap *heap_new(struct hak_tls *tls); /* cleared, and tls->heap; NULL: no memory */
 void heap_end(heap *h);              /* its lists are empty */
-size_t heap_bytes(void);             /* of all records */
+size_t heap_count(void);             /* of all records: as many as there were threads at once */
+static inline size_t heap_bytes(void) { return heap_count() * sizeof(heap); }
 
 /* For a list that begins: no other that is in use has it (65,536 heaps and lists of each later one might). */
 static inline uintptr_t heap_new_key(heap *h) {
