@@ -38,7 +38,7 @@ static bool ready;
 static hak_lock start_lock = HAK_LOCK_INIT;
 
 static NOINLINE bool start(void) {
-    int saved = errno;
+    int saved = errno, cancel = cancel_off();
     lock(&start_lock);
     if (!ready) {
         static bool prepared;
@@ -60,6 +60,7 @@ static NOINLINE bool start(void) {
         }
     }
     unlock(&start_lock);
+    cancel_back(cancel);
     errno = saved;
     return ready;
 }
