@@ -126,8 +126,9 @@ static COLD void *out_of_memory(void) {
     return NULL;
 }
 
-/* All that the calling thread and the depot hold goes back to the slabs, and what is empty or free to the kernel. */
+/* All that the calling thread and the depot hold goes back to the slabs, and what is empty or free to the kernel; the bytes. */
 static COLD size_t give_all_back(void) {
+    size_t start = lean_resident(), now;
     heap *h = hak_tls.heap;
     tcache_drain();
     if (h) {
@@ -135,7 +136,9 @@ static COLD size_t give_all_back(void) {
         slab_abandon(&h->slabs);
         heap_leave(h);
     }
-    return slab_trim();
+    slab_trim();
+    now = lean_resident();
+    return start > now ? start - now : 0;
 }
 
 NOINLINE void *hak_malloc_slow(size_t cls) {
