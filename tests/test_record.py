@@ -240,6 +240,21 @@ def test_a_program_linked_with_another_allocator_gets_sizes_of_the_blocks_it_has
     assert {i * 7 for i in range(1, 999)} <= set(seen.events["size"].tolist())
 
 
+def test_a_cancelled_thread_gets_through_its_calls(native: Build, tmp_path: Path) -> None:
+    """They are no points of cancellation, whatever the recorder opens meanwhile; its lock would stay held for good."""
+    source = tmp_path / "cancel.c"
+    source.write_text(
+        "#include <pthread.h>\n#include <stdlib.h>\n#include <unistd.h>\nstatic int through;\n"
+        "static void *work(void *p) { pthread_cancel(pthread_self());"
+        "for (int i = 0; i < 30000; i++) free(malloc(100));"
+        "through++; pthread_testcancel(); return p; }\nint main(void) { alarm(60); for (int i = 0; i < 3; i++) {"
+        "pthread_t t; pthread_create(&t, 0, work, 0); pthread_join(t, 0); } return through != 3; }\n"
+    )
+    subprocess.run(["cc", "-O0", "-fno-builtin", "-pthread", source, "-o", tmp_path / "cancel"], check=True)
+    [seen] = recorded(native, tmp_path / "x.trace", tmp_path / "cancel")
+    assert np.count_nonzero(seen.events["size"] == 100) == 90_000
+
+
 CHUNK = 16 + 24 * recording.RECORDS_A_CHUNK
 
 

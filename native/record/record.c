@@ -150,10 +150,12 @@ static lane *take_lane(void) {
 /* ---- notes ---- */
 
 static __attribute__((noinline)) void note_slowly(uint64_t op, const void *p, uint64_t size) {
-    int saved = errno;
+    int saved = errno, cancel;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel); /* malloc is no point of cancellation, but open is */
     lane *at = own ? own : take_lane();
     if (at && (at->next < at->end || new_chunk(at)))
         *at->next++ = (record){(uint64_t)(uintptr_t)p | op << RECORD_OP_SHIFT, size, atomic_fetch_add(&clock_tick, 1)};
+    pthread_setcancelstate(cancel, &cancel);
     errno = saved;
 }
 
@@ -185,11 +187,14 @@ static void before_fork(void) { pthread_mutex_lock(&mutex); }
 static void in_parent(void) { pthread_mutex_unlock(&mutex); }
 
 static void in_child(void) {
+    int cancel;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
     pthread_mutex_unlock(&mutex);
     for (uint32_t i = 0; i < lane_count; i++)
         if (lanes[i].chunk) munmap(lanes[i].chunk, sizeof *lanes[i].chunk);
     own = NULL;
     open_file();
+    pthread_setcancelstate(cancel, &cancel);
 }
 
 __attribute__((constructor(101))) static void begin(void) {

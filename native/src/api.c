@@ -38,7 +38,7 @@ static bool ready;
 static hak_lock start_lock = HAK_LOCK_INIT;
 
 static NOINLINE bool start(void) {
-    int saved = errno;
+    int saved = errno, cancel = cancel_off();
     lock(&start_lock);
     if (!ready) {
         static bool prepared;
@@ -60,6 +60,7 @@ static NOINLINE bool start(void) {
         }
     }
     unlock(&start_lock);
+    cancel_back(cancel);
     errno = saved;
     return ready;
 }
@@ -125,8 +126,9 @@ static COLD void *out_of_memory(void) {
     return NULL;
 }
 
-/* All that the calling thread and the depot hold goes back to the slabs, and what is empty or free to the kernel. */
+/* All that the calling thread and the depot hold goes back to the slabs, and what is empty or free to the kernel; the bytes. */
 static COLD size_t give_all_back(void) {
+    size_t start = lean_resident(), now;
     heap *h = hak_tls.heap;
     tcache_drain();
     if (h) {
@@ -134,7 +136,9 @@ static COLD size_t give_all_back(void) {
         slab_abandon(&h->slabs);
         heap_leave(h);
     }
-    return slab_trim();
+    slab_trim();
+    now = lean_resident();
+    return start > now ? start - now : 0;
 }
 
 NOINLINE void *hak_malloc_slow(size_t cls) {

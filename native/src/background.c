@@ -5,11 +5,12 @@
 #include "heap.h"
 
 #include <errno.h>
+#include <link.h>
 #include <signal.h>
 #include <string.h>
 #include <time.h>
 
-#define STACK_BYTES ((size_t)128 << 10)
+#define STACK_BYTES ((size_t)128 << 10) /* without what the C library lays on it: every thread-local variable there is */
 
 static bool running, stopping, lost_by_fork;
 static pthread_t thread;
@@ -39,7 +40,15 @@ static COLD void *look_after_memory(void *unused) {
     return unused;
 }
 
+static COLD int add_thread_locals(struct dl_phdr_info *of, size_t size, void *sum) {
+    (void)size;
+    for (unsigned i = 0; i < of->dlpi_phnum; i++)
+        if (of->dlpi_phdr[i].p_type == PT_TLS) *(size_t *)sum += of->dlpi_phdr[i].p_memsz + of->dlpi_phdr[i].p_align;
+    return 0;
+}
+
 static COLD bool create(void) {
+    static size_t stack; /* not asked again in a child of fork, where a lock of the loader may be held for good */
     pthread_attr_t attr;
     pthread_condattr_t monotonic;
     sigset_t all, saved;
@@ -47,7 +56,8 @@ static COLD bool create(void) {
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&stop_asked, &monotonic);
     pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_BYTES);
+    if (!stack) (void)dl_iterate_phdr(add_thread_locals, &stack);
+    pthread_attr_setstacksize(&attr, STACK_BYTES + stack);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &saved); /* it inherits the mask */
     int error = pthread_create(&thread, &attr, look_after_memory, NULL);

@@ -100,6 +100,14 @@ static inline void unlock(hak_lock *l) {
     if (likely(!hak_holds_all)) (void)pthread_mutex_unlock(l);
 }
 
+/* malloc, free and fork are no points of cancellation, but open, read and write are: whoever may call them under a lock, does so in between. */
+static inline int cancel_off(void) {
+    int was;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &was);
+    return was;
+}
+static inline void cancel_back(int was) { (void)pthread_setcancelstate(was, &was); }
+
 static inline size_t round_up(size_t n, size_t to) { return (n + to - 1) & ~(to - 1); } /* to: a power of two */
 static inline size_t div_up(size_t n, size_t by) { return n / by + (n % by != 0); }
 static inline bool is_pow2(size_t n) { return n && !(n & (n - 1)); }

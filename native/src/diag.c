@@ -1,5 +1,7 @@
 #include "diag.h"
 
+#include "base.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,8 +18,10 @@ static void write_line(const char *prefix, const char *fmt, va_list ap) {
     for (size_t i = 0; i < len; i++) /* it quotes the environment, and is one line whatever stands there */
         if ((unsigned char)line[i] < ' ' || line[i] == 127) line[i] = '?';
     line[len] = '\n';
+    int cancel = cancel_off();
     ssize_t ignored = write(STDERR_FILENO, line, len + 1);
     (void)ignored;
+    cancel_back(cancel);
     errno = saved;
 }
 

@@ -80,7 +80,7 @@ COLD bool live_start(const char *where, unsigned ss_units) {
 }
 
 COLD void live_show(size_t units) {
-    int saved = errno;
+    int saved = errno, cancel = cancel_off();
     poke(&hak_live->known, units);
     /* By name, not by a descriptor kept open: the program may close what it does not know. */
     int fd = owner == getpid() ? open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC) : -1;
@@ -91,6 +91,7 @@ COLD void live_show(size_t units) {
         __atomic_store_n(&hak_live->shown, units, __ATOMIC_RELEASE);
     }
     if (fd >= 0) close(fd);
+    cancel_back(cancel);
     errno = saved;
 }
 
@@ -103,7 +104,7 @@ static bool copy_into(int fd) {
 
 COLD bool live_forked(void) {
     if (!hak_live) return false;
-    int saved = errno, fd = create_file();
+    int saved = errno, cancel = cancel_off(), fd = create_file();
     size_t all = bytes_for(hak_arena_units);
     bool ok = fd >= 0 && !make_room(fd, bytes_for(hak_live_units)) && copy_into(fd) && os_map_file(hak_live, fd, all);
     if (fd >= 0) close(fd);
@@ -112,6 +113,7 @@ COLD bool live_forked(void) {
         hak_live_units = 0;
         (void)os_unshare(hak_live, round_up(sizeof(live_page), (size_t)1 << hak_page_shift), all);
     }
+    cancel_back(cancel);
     errno = saved;
     return ok;
 }

@@ -60,10 +60,7 @@ bool misuse_is_free(const block *b, unsigned cls) {
     const class_info *c = &hak_class[cls];
     if (class_block_at(c, (uintptr_t)b & UNIT_MASK) == c->count) return false;
     if (is_free(b, cls)) return true;
-    if (b->mac == block_stamp()) return false; /* in its slab or nowhere */
-    const block *n = b->next;
-    if (n == LIST_END) return depot_holds(b, cls);
-    return in_slab(n) && unit_record(unit_of(n))->cls == cls && class_block_at(c, (uintptr_t)n & UNIT_MASK) < c->count;
+    return b->mac != block_stamp() && depot_holds(b, cls); /* what bears the stamp is in its slab or nowhere */
 }
 
 void misuse_check_live(const void *p, const char *what) {

@@ -284,9 +284,10 @@ uint64_t os_cpu_ns(void) { return clock_ns(CLOCK_THREAD_CPUTIME_ID); }
 uint64_t os_now_coarse_ns(void) { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
 size_t os_read_small(const char *path, char *buf, size_t size) {
-    int saved = errno, fd = open(path, O_RDONLY | O_CLOEXEC);
+    int saved = errno, cancel = cancel_off(), fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
     if (fd >= 0) close(fd);
+    cancel_back(cancel);
     errno = saved;
     if (n < 0) n = 0;
     buf[n] = 0;
@@ -308,7 +309,7 @@ size_t os_resident_bytes(void) {
 COLD size_t os_resident_in(const void *p, size_t size) {
     uint64_t words[512];
     size_t page = getauxval(AT_PAGESZ);
-    int saved = errno, fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    int saved = errno, cancel = cancel_off(), fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     size_t first = (uintptr_t)p / page, end = div_up((uintptr_t)p + size, page), found = 0;
     bool ok = fd >= 0;
     while (ok && first < end) {
@@ -318,6 +319,7 @@ COLD size_t os_resident_in(const void *p, size_t size) {
         first += n;
     }
     if (fd >= 0) close(fd);
+    cancel_back(cancel);
     errno = saved;
     return ok ? found * page : SIZE_MAX;
 }

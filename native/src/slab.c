@@ -459,14 +459,11 @@ void slab_abandon(slab_heap *h) {
     while (h->warm_count) ss_units_free(h->warm[--h->warm_count], 1);
 }
 
-COLD size_t slab_trim(void) {
-    size_t start = lean_resident();
+COLD void slab_trim(void) {
     slab_drain_depot();
     slab_lock_all();
     for (size_t u = 0; u < units_known(); u++)
         if (unit_record(u)->state == UNIT_SLAB) make_candidate(&classes[unit_record(u)->cls], unit_record(u));
     slab_unlock_all();
     purge(true);
-    size_t now = lean_resident();
-    return start > now ? start - now : 0;
 }

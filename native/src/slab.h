@@ -44,8 +44,8 @@ void slab_abandon(slab_heap *h); /* thread exit: current and warm slabs are ever
 
 /* Lean: give free pages back if it is time to; at rest also for little, since no activity follows. */
 void slab_purge_if_due(bool at_rest);
-/* Everything that can go, now: depots, free pages, empty SuperSlabs. Bytes given back. */
-size_t slab_trim(void);
+/* Everything that can go, now: depots, free pages, empty SuperSlabs. */
+void slab_trim(void);
 
 void slab_lock_all(void), slab_unlock_all(void);
 

@@ -224,6 +224,19 @@ static void errno_survives_success(void) {
     }
 }
 
+/* As a program's copy of its own heap does, taken to look for leaks or to report a crash. */
+static void a_block_may_hold_what_free_ones_hold(void) {
+    enum { COUNT = 10000, SIZE = 64 };
+    static char *gone[COUNT], *live[COUNT];
+    for (size_t i = 0; i < COUNT; i++) CHECK((gone[i] = A(malloc)(SIZE)) && (live[i] = A(malloc)(SIZE)));
+    for (size_t i = 0; i < COUNT; i++) A(free)(gone[i]);
+    for (size_t i = 0; i < COUNT; i++)
+        for (size_t at = 0; at < SIZE; at++) live[i][at] = *(volatile char *)(gone[i] + at);
+    for (size_t i = 0; i < COUNT; i += 2)
+        CHECK((live[i] = A(realloc)(live[i], 2 * SIZE)) && A(malloc_usable_size)(live[i + 1]) >= SIZE);
+    for (size_t i = 0; i < COUNT; i++) A(free)(live[i]);
+}
+
 static void sized_frees(void) {
 #ifndef HAK_PREFIXED
     if (!free_sized || !free_aligned_sized) return;
@@ -301,6 +314,7 @@ int main(void) {
     RUN(bad_alignments_are_refused);
     RUN(page_aligned_blocks);
     RUN(errno_survives_success);
+    RUN(a_block_may_hold_what_free_ones_hold);
     RUN(sized_frees);
     RUN(trim_and_figures);
     RUN(info_is_xml);

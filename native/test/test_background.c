@@ -5,6 +5,9 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+/* Lies on the stack of every thread. */
+static _Thread_local volatile char plenty[300000];
+
 static void memory_goes_back_in_silence(void) { burst_goes_back(NULL); }
 
 /* A line "SigBlk: mask" of the thread of that name; 0: there is none. */
@@ -52,7 +55,7 @@ static void a_child_of_fork_has_its_own(void) {
 }
 
 int main(int argc, char **argv) {
-    (void)argc;
+    plenty[argc] = 1;
     if (!hakmem_stats_get) {
         SKIP(memory_goes_back_in_silence, "not hakmem");
         return 0;

@@ -28,9 +28,25 @@ static void a_fall_counts_until_there_was_a_search(void) {
     CHECK(!lean_purge_begin(&p, false));
 }
 
+/* Also what goes when the thread's caches are emptied for it. */
+static void a_purge_tells_what_it_gave_back(void) {
+    enum { COUNT = 5000, SIZE = 1000 };
+    static char *blocks[COUNT];
+    for (unsigned count = 50; count <= COUNT; count *= 10) {
+        for (unsigned i = 0; i < count; i++) {
+            CHECK((blocks[i] = A(malloc)(SIZE)));
+            fill(blocks[i], SIZE, i);
+        }
+        for (unsigned i = 0; i < count; i++) A(free)(blocks[i]);
+        size_t before = resident(), given = hakmem_purge();
+        CHECK(given > 0 && given == before - resident());
+    }
+}
+
 int main(int argc, char **argv) {
     (void)argc;
     under_lean(argv, (const char *const[][2]){{"HAKMEM_SS_LEAN_CPU_PERMILLE", "1000"}, {NULL}});
+    RUN(a_purge_tells_what_it_gave_back);
     RUN(a_fall_counts_until_there_was_a_search);
     return 0;
 }

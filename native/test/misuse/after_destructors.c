@@ -1,4 +1,4 @@
-// expect: at once "double free"
+// expect: by flush "double free"
 // The last destructor of a thread frees a block that another thread has freed and still keeps.
 #include "misuse.h"
 
