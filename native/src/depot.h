@@ -1,7 +1,7 @@
 /* depot: chains of free blocks, and where threads leave them for each other.
  *
  *   block   while free in a thread cache: { next, mac }, mac = key ^ next with the key of its list, so a damaged list shows, and a block that was
- *           freed again since and is on another one. In its slab mac = the stamp, or 0 if its page was given back. What a program
+ *           freed again since and is on another one. In its slab mac = the stamp, which a page that was given back gets anew when it is taken again. What a program
  *           copies about can look the same: a look-alike is a second free only if misuse_is_free() agrees.
  *   key     secret ^ (heap's number << 32 | number of its list << 16), which no other list has; the low bits are the secret's, so a link whose
  *           low byte was overwritten is no other list's either
@@ -49,7 +49,6 @@ static inline void block_into_slab(block *b) {
     (void)b;
 #endif
 }
-static inline bool block_was_in_slab(uintptr_t mac, bool may_be_lost) { return mac == block_stamp() || (may_be_lost && mac == 0); }
 static inline bool block_links(const block *b, uintptr_t key) { return (b->mac ^ (uintptr_t)b->next) == key; }
 static inline bool block_looks_free(const block *b) { /* on whatever list, or in its slab */
     uintptr_t list = (uintptr_t)b->next ^ b->mac ^ hak_secret;

@@ -324,6 +324,22 @@ COLD size_t os_resident_in(const void *p, size_t size) {
     return ok ? found * page : SIZE_MAX;
 }
 
+uint16_t os_gone_pages(const void *unit) {
+    unsigned char resident[UNIT_SIZE >> 12]; /* of each page of the kernel's */
+    int saved = errno;
+    size_t theirs = getauxval(AT_PAGESZ), step = (size_t)1 << hak_page_shift;
+    uint16_t gone = mincore((void *)(uintptr_t)unit, UNIT_SIZE, resident) ? 0 : UINT16_MAX;
+    for (size_t at = 0; gone && at < UNIT_SIZE; at += theirs)
+        if (resident[at / theirs] & 1) gone &= (uint16_t)~(1u << at / step);
+    errno = saved;
+    return gone;
+}
+
+COLD bool os_is_written(const void *p) {
+    size_t bytes = os_resident_in(p, 1);
+    return bytes && bytes != SIZE_MAX;
+}
+
 COLD void *os_map_file(void *at, int fd, size_t size) {
     void *p = mmap(at, size, PROT_READ | PROT_WRITE, MAP_SHARED | (at ? MAP_FIXED : 0), fd, 0);
     return p == MAP_FAILED ? NULL : p;

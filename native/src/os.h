@@ -41,6 +41,8 @@ void os_lock(void), os_unlock(void); /* around fork */
 
 /* Bytes of a range that are resident and nobody else's, as the kernel's page map tells; SIZE_MAX: it does not. */
 size_t os_resident_in(const void *p, size_t size);
+uint16_t os_gone_pages(const void *unit); /* a bit for each of ours of which nothing stands there, for sure */
+bool os_is_written(const void *p); /* something does that this process wrote, for sure */
 
 /* Map a file from its beginning, shared: over `at`, or anywhere if NULL. NULL: it cannot be. */
 void *os_map_file(void *at, int fd, size_t size);

@@ -21,8 +21,7 @@ static slab_class classes[CLASSES + 1] = {[0 ... CLASSES] = {.lock = HAK_LOCK_IN
 typedef struct {
     unit *slab;
     uint32_t word;
-    enum { FRESH, HELD, LOST } what; /* never handed out; they hold what a flush left in them; on pages that were given back */
-    bool given_back;                 /* some page of the slab was */
+    bool fresh; /* never handed out yet */
     uint64_t mask;
 } group;
 
@@ -93,7 +92,7 @@ static void check_are_back(const unit *s, unsigned from, unsigned to) {
     for (unsigned i = from; i < to && i < s->carved; i++) {
         size_t at = (size_t)i * c->size;
         const block *b = (const block *)(unit_address(unit_number(s)) + at);
-        if (s->resident & unit_pages(at, at + sizeof *b) && !block_was_in_slab(b->mac, s->given_back)) misuse_bad_words(b, s->cls);
+        if (s->resident & unit_pages(at, at + sizeof *b) && b->mac != block_stamp()) misuse_bad_words(b, s->cls);
     }
 }
 
@@ -114,10 +113,11 @@ static unit *new_slab(slab_heap *h, unsigned cls) {
         memset(unit_bits(s, hak_class[cls].count), 0, div_up(hak_class[cls].count, 64) * 8);
     s->state = UNIT_SLAB;
     s->cls = (uint8_t)cls;
-    s->listed = s->bare = s->given_back = 0;
+    s->listed = s->bare = 0;
     s->cand_at = NULL;
     s->hint = 0;
-    s->nfree = s->carved = 0;
+    s->nfree = 0;
+    s->carved = 0;
     s->run_units = 0;
     s->owner = NULL;
     show_class(s);
@@ -198,14 +198,43 @@ void slab_purge_if_due(bool at_rest) {
 
 /* ---- refill ---- */
 
-/* Blocks whose pages were given back become resident again when they are handed out. */
-static void touch_blocks(unit *s, unsigned word, uint64_t mask) {
+/* A page that was given back is about to be taken again: what is free on it bears its stamp anew. It must be as it was left, gone or with the stamps
+ * (MADV_FREE): else somebody wrote to it meanwhile, who was given a block by a second free. Nobody did if it is the kernel's page of zeros, which
+ * was only read, nor if the kernel may have filled it by itself, as it does for huge pages; with Lean it may not. */
+static void stamp_again(unit *s, unsigned page) {
+    const class_info *c = &hak_class[s->cls];
+    const uint64_t *bits = unit_bits(s, c->count);
+    char *base = unit_address(unit_number(s));
+    unsigned i = (unsigned)div_up((size_t)page << hak_page_shift, c->size),
+             end = (unsigned)div_up((size_t)(page + 1) << hak_page_shift, c->size);
+    if (end > s->carved) end = s->carved;
+    if (i >= end) return;
+    if (!(s->gone >> page & 1)) s->gone = os_gone_pages(base) & (uint16_t)~s->resident;
+    bool gone = s->gone >> page & 1;
+    for (; i < end; i++) {
+        block *b = (block *)(base + (size_t)i * c->size);
+        if (!(bits[i / 64] >> (i % 64) & 1)) continue;
+        if (!gone && b->mac != block_stamp() && (b->mac || b->next || (ss_mem_lean_enabled() && os_is_written(b))))
+            misuse_bad_words(b, s->cls);
+        block_into_slab(b);
+    }
+}
+
+/* Bytes [from, to) of a slab are about to be used. */
+static void take_pages(unit *s, size_t from, size_t to) {
+    uint16_t gone = unit_pages(from, to) & (uint16_t)~s->resident;
+    for (uint16_t left = HAK_CHECKS ? gone : 0; left; left &= (uint16_t)(left - 1)) stamp_again(s, (unsigned)__builtin_ctz(left));
+    s->gone &= (uint16_t)~gone;
+    unit_mark_resident(s, from, to);
+    s->bare = 0;
+}
+
+static void take_pages_of(unit *s, unsigned word, uint64_t mask) {
     size_t size = hak_class[s->cls].size;
     for (; mask; mask &= mask - 1) {
         size_t at = (word * 64 + (unsigned)__builtin_ctzll(mask)) * size;
-        unit_mark_resident(s, at, at + size);
+        take_pages(s, at, at + size);
     }
-    s->bare = 0;
 }
 
 static bool all_carved_resident(const unit *s) {
@@ -229,19 +258,17 @@ static unsigned take_freed(unit *s, unsigned want, bool resident, group *g, unsi
     uint64_t *bits = unit_bits(s, c->count);
     bool all_resident = all_carved_resident(s), left_some = false;
     unsigned got = 0, w = s->hint, words = (unsigned)div_up(c->count, 64);
-    for (; w < words && got < want && *groups < GROUPS - 1 && s->nfree; w++) {
+    for (; w < words && got < want && *groups < GROUPS && s->nfree; w++) {
         uint64_t mask = bits[w];
         if (mask && resident && !all_resident && (mask = on_resident_pages(s, w, mask)) != bits[w]) left_some = true;
         if (!mask) continue;
         unsigned n = count_ones(mask);
         while (n > want - got) mask &= ~((uint64_t)1 << (63 - __builtin_clzll(mask))), n--;
+        if (!all_resident && !resident) take_pages_of(s, w, mask & ~on_resident_pages(s, w, mask));
         poke(&bits[w], bits[w] & ~mask);
         s->nfree -= n;
         got += n;
-        uint64_t held = all_resident || resident ? mask : on_resident_pages(s, w, mask), lost = mask & ~held;
-        if (held) g[(*groups)++] = (group){s, w, HELD, s->given_back, held};
-        if (lost) g[(*groups)++] = (group){s, w, LOST, true, lost};
-        if (lost) touch_blocks(s, w, lost);
+        g[(*groups)++] = (group){s, w, false, mask};
         if (got == want) break;
     }
     if (left_some) {
@@ -259,22 +286,15 @@ static unsigned carve(unit *s, unsigned want, group *g, unsigned *groups) {
     unsigned upto = (unsigned)(round_up(from + c->size, page) / c->size), got = 0;
     if (upto > c->count) upto = c->count;
     if (upto > s->carved + want) upto = s->carved + want;
+    if (upto > s->carved) take_pages(s, from, (size_t)upto * c->size);
     while (s->carved < upto && *groups < GROUPS) {
         unsigned w = s->carved / 64, bit = s->carved % 64, n = upto - s->carved;
         if (n > 64 - bit) n = 64 - bit;
-        g[(*groups)++] = (group){s, w, FRESH, false, bits64(n) << bit};
+        g[(*groups)++] = (group){s, w, true, bits64(n) << bit};
         poke(&s->carved, s->carved + n);
         got += n;
     }
-    if (got) unit_mark_resident(s, from, (size_t)s->carved * c->size);
-    s->bare = 0;
     return got;
-}
-
-/* Not so if it was written to after it was freed, or freed twice and perhaps handed out between. A page that was given back is written to first, or it would fault twice. */
-static void check_is_back(block *b, const group *g, unsigned cls) {
-    uintptr_t was = g->what == LOST ? __atomic_exchange_n(&b->mac, 0, __ATOMIC_RELAXED) : b->mac;
-    if (!block_was_in_slab(was, g->given_back)) misuse_bad_words(b, cls);
 }
 
 static chain link_blocks(const group *g, unsigned groups, unsigned cls, uintptr_t key) {
@@ -286,7 +306,8 @@ static chain link_blocks(const group *g, unsigned groups, unsigned cls, uintptr_
             unsigned bit = 63 - (unsigned)__builtin_clzll(m);
             m &= ~((uint64_t)1 << bit);
             block *b = (block *)(base + bit * size);
-            if (HAK_CHECKS && g[i].what != FRESH) check_is_back(b, &g[i], cls);
+            /* Or it was written to after it was freed, or freed twice and perhaps handed out between. */
+            if (HAK_CHECKS && !g[i].fresh && b->mac != block_stamp()) misuse_bad_words(b, cls);
             block_link(b, out.head, key);
             out.head = b;
         }
@@ -297,6 +318,7 @@ static chain link_blocks(const group *g, unsigned groups, unsigned cls, uintptr_
 static void make_current(slab_heap *h, slab_class *k, unit *s) {
     unit *was = h->current[s->cls];
     if (s->listed) unlist_slab(k, s);
+    if (s->owner != h) s->gone = 0;
     s->owner = h;
     h->current[s->cls] = s;
     if (!was || was == s) return;

@@ -64,14 +64,14 @@ size_t units_forget(size_t first, size_t n) {
 /* ---- giving back ---- */
 
 void unit_release_now(unit_release *b) {
-    size_t done = b->n ? os_madvise_ranges_guarded(b->range, b->n, lean_advice()) : 0;
-    for (size_t i = 0; i < done; i++) {
+    size_t n = os_advice_on() ? b->n : 0, done = n ? os_madvise_ranges_guarded(b->range, n, lean_advice()) : 0;
+    for (size_t i = 0; i < n; i++) { /* done or not: nobody knows how far a refused call came */
         unit *r = b->part[i].of;
+        unit_set_resident(r, r->resident & (uint16_t)~b->part[i].pages, true);
+        if (i >= done) continue;
         STAT(lean_decommit);
         STAT_N(pages_released, count_ones(b->part[i].pages));
-        unit_set_resident(r, r->resident & (uint16_t)~b->part[i].pages, true);
     }
-    for (size_t i = 0; i < b->n; i++) b->part[i].of->given_back = 1; /* done or not: nobody knows how far a refused call came */
     b->n = 0;
 }
 

@@ -1,6 +1,6 @@
 /* One wrong free at random among right ones of two threads, a program a seed: it ends by one line and SIGABRT, or the block was handed out
- * meanwhile, which nobody can tell; and no block is given to two owners, but for one whose whole slab or page went while it was out: below 1 KiB, or with Lean.
- * test/misuse holds the bugs that have a name. */
+ * meanwhile, which nobody can tell; and no block is given to two owners, but for one whose slab or page went while it was out: below 1 KiB, or with Lean if the page
+ * with its first bytes had gone before. test/misuse holds the bugs that have a name. */
 #include "test.h"
 
 #include "lean.h"
