@@ -81,10 +81,27 @@ COLD size_t census_live_bytes(void) {
     return live;
 }
 
+static const block *without_stamp(unit *s) {
+    const class_info *c = &hak_class[s->cls];
+    const uint64_t *bits = unit_bits(s, c->count);
+    for (unsigned i = 0; HAK_CHECKS && i < s->carved; i++) {
+        size_t at = (size_t)i * c->size;
+        const block *b = (const block *)(unit_address(unit_number(s)) + at);
+        if ((bits[i / 64] >> (i % 64) & 1) && (s->resident & unit_pages(at, at + 1)) && b->mac != block_stamp()) return b;
+    }
+    return NULL;
+}
+
 static bool is_sound(size_t u) {
     unit *s = unit_record(u);
     if (s->state != UNIT_SLAB) return true;
     const class_info *c = &hak_class[s->cls];
+    const block *bad = without_stamp(s);
+    if (bad) {
+        hak_msg("block %p of class %u is free in its slab and bears no stamp: it was written to, or freed twice", (const void *)bad,
+                s->cls);
+        return false;
+    }
     unsigned set = 0;
     for (unsigned w = 0; w < div_up(c->count, 64); w++) set += count_ones(unit_bits(s, c->count)[w]);
     bool some = s->nfree || s->carved < c->count;

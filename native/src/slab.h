@@ -2,7 +2,7 @@
  *
  * Invariants, under the lock of the class, which census_check() holds every slab against (u: a unit in state UNIT_SLAB):
  *   blocks in the slab = nfree + (count - carved); all others are live or in some thread cache
- *   listed  <=> owner == NULL and some block is in the slab;  bit i set => i < carved
+ *   listed  <=> owner == NULL and some block is in the slab;  bit i set => i < carved, and the block bears its stamp if the page it begins on is resident
  *   hak_unit_class[u] = class, or 0 while threads may not keep its blocks (then every free of it is checked slowly)
  */
 #ifndef HAK_SLAB_H

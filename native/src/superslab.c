@@ -368,8 +368,10 @@ void ss_units_free(size_t first, unsigned k) {
 void ss_purge_free(bool kept) {
     lock(&ss_lock);
     for (size_t i = 0; i < ss_top && units_free_resident(); i++) {
-        if (ss_table[i].kind == SS_DIRTY && (kept || ss_kept() - set_aside > lean_superslabs_to_keep())) retire(&ss_table[i]);
-        else if (ss_table[i].kind == SS_UNITS) release_free_units(&ss_table[i]);
+        SuperSlab *ss = &ss_table[i];
+        bool beyond = !ss->set_aside_by && ss_kept() - set_aside > lean_superslabs_to_keep(); /* kept while the budget was spent */
+        if (ss->kind == SS_DIRTY && (kept || beyond)) retire(ss);
+        else if (ss->kind == SS_UNITS) release_free_units(ss);
     }
     unlock(&ss_lock);
 }
