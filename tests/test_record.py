@@ -226,15 +226,19 @@ def test_real_programs_record_and_replay(
         assert done.returncode == 0, done.stderr
 
 
+def compile_c(program: Path, source: str, *flags: str) -> bool:
+    program.with_suffix(".c").write_text(source)
+    command = ["cc", "-O0", "-fno-builtin", program.with_suffix(".c"), "-o", program, *flags]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def test_a_program_linked_with_another_allocator_gets_sizes_of_the_blocks_it_has(native: Build, tmp_path: Path) -> None:
-    source = tmp_path / "sizes.c"
-    source.write_text(
+    source = (
         "#include <malloc.h>\n#include <stdlib.h>\nint main(void) {\n"
         "for (int i = 1; i < 999; i++) { char *p = malloc(i * 7);"
         "if (malloc_usable_size(p) < (size_t)i * 7) return 1; free(p); }\nreturn malloc_usable_size(0) != 0; }\n"
     )
-    link = ["cc", "-O0", "-fno-builtin", source, "-o", tmp_path / "sizes", "-Wl,--no-as-needed", "-ljemalloc"]
-    if subprocess.run(link, capture_output=True).returncode:
+    if not compile_c(tmp_path / "sizes", source, "-Wl,--no-as-needed", "-ljemalloc"):
         pytest.skip("libjemalloc is not installed: apt-get install libjemalloc-dev")
     [seen] = recorded(native, tmp_path / "x.trace", tmp_path / "sizes")
     assert {i * 7 for i in range(1, 999)} <= set(seen.events["size"].tolist())
@@ -242,15 +246,14 @@ def test_a_program_linked_with_another_allocator_gets_sizes_of_the_blocks_it_has
 
 def test_a_cancelled_thread_gets_through_its_calls(native: Build, tmp_path: Path) -> None:
     """They are no points of cancellation, whatever the recorder opens meanwhile; its lock would stay held for good."""
-    source = tmp_path / "cancel.c"
-    source.write_text(
+    source = (
         "#include <pthread.h>\n#include <stdlib.h>\n#include <unistd.h>\nstatic int through;\n"
         "static void *work(void *p) { pthread_cancel(pthread_self());"
         "for (int i = 0; i < 30000; i++) free(malloc(100));"
         "through++; pthread_testcancel(); return p; }\nint main(void) { alarm(60); for (int i = 0; i < 3; i++) {"
         "pthread_t t; pthread_create(&t, 0, work, 0); pthread_join(t, 0); } return through != 3; }\n"
     )
-    subprocess.run(["cc", "-O0", "-fno-builtin", "-pthread", source, "-o", tmp_path / "cancel"], check=True)
+    assert compile_c(tmp_path / "cancel", source, "-pthread")
     [seen] = recorded(native, tmp_path / "x.trace", tmp_path / "cancel")
     assert np.count_nonzero(seen.events["size"] == 100) == 90_000
 

@@ -2,7 +2,8 @@
  *
  *   resident   bytes of the arena that hold, or held and may still hold, data; superslab keeps it true
  *   metadata   bytes of tables in use
- *   others     bytes of the process that are not ours: of the program, of libraries; read from the kernel
+ *   others     bytes of the process that are not ours: of the program, of libraries; read from the kernel; below 0
+ *              where some of ours were never touched
  *   excess     others + resident + metadata - what Lean aims at, a little below the target; not below 0; 0 outside Lean
  *
  * The names that begin with ss_ are the user's.

@@ -325,8 +325,9 @@ static void release_free_units(SuperSlab *ss) {
 }
 
 static bool too_much_is_free(void) {
+    if (lean_excess()) return true;
     size_t kept = (lean_superslabs_to_keep() + set_aside) * ss_bytes();
-    return lean_excess() || units_free_resident() > DIRTY_SLACK_UNITS * UNIT_SIZE + kept;
+    return units_free_resident() > DIRTY_SLACK_UNITS * UNIT_SIZE + kept;
 }
 
 static void free_part(SuperSlab *ss, uint32_t mask) {
@@ -365,13 +366,15 @@ void ss_units_free(size_t first, unsigned k) {
     unlock(&ss_lock);
 }
 
+/* Kept while the CPU budget was spent. */
+static bool is_surplus(const SuperSlab *ss) { return !ss->set_aside_by && ss_kept() - set_aside > lean_superslabs_to_keep(); }
+
 void ss_purge_free(bool kept) {
     lock(&ss_lock);
     for (size_t i = 0; i < ss_top && units_free_resident(); i++) {
         SuperSlab *ss = &ss_table[i];
-        bool beyond = !ss->set_aside_by && ss_kept() - set_aside > lean_superslabs_to_keep(); /* kept while the budget was spent */
-        if (ss->kind == SS_DIRTY && (kept || beyond)) retire(ss);
-        else if (ss->kind == SS_UNITS) release_free_units(ss);
+        if (ss->kind == SS_UNITS) release_free_units(ss);
+        else if (ss->kind == SS_DIRTY && (kept || is_surplus(ss))) retire(ss);
     }
     unlock(&ss_lock);
 }

@@ -28,13 +28,13 @@ typedef struct __attribute__((aligned(64))) unit {
     uint16_t resident;     /* bit per page */
     uint16_t hint;         /* first bitmap word worth a look */
     uint16_t nfree;        /* bits set in the bitmap */
-    uint16_t gone; /* pages not resident of which the kernel had nothing when asked, since the slab is somebody's current one */
-    uint32_t carved; /* blocks [0, carved) have been handed out at least once */
+    uint16_t gone;         /* pages not resident of which the kernel had nothing when asked; asked anew of each new owner */
+    uint32_t carved;       /* blocks [0, carved) have been handed out at least once */
     struct slab_heap *owner; /* thread whose current slab this is */
     struct unit *next, *prev;
     struct unit *cand_next, **cand_at; /* cand_at NULL: no candidate */
-    uint32_t run_units; /* page run: length; kept when freed, so that a second free is named as such */
-    uint32_t run_slack; /* page run: bytes asked for = run_units * UNIT_SIZE - run_slack */
+    uint32_t run_units;    /* page run: length; kept when freed, so that a second free is named as such */
+    uint32_t run_slack;    /* page run: bytes asked for = run_units * UNIT_SIZE - run_slack */
     uint64_t bits[UNIT_INLINE_WORDS]; /* bit set: the block is free and in the slab */
 } unit;
 _Static_assert(sizeof(unit) == 128, "a SuperSlab's records fill whole pages");
@@ -42,9 +42,9 @@ _Static_assert(sizeof(unit) == 128, "a SuperSlab's records fill whole pages");
 extern HIDDEN unit *unit_table;
 extern uint64_t *unit_extra;
 
-bool units_init(void); /* after os_init; false: no memory for the tables, and may be called again */
-bool units_know(size_t end); /* units [0, end) become known; false: out of memory */
-size_t units_known(void); /* that many, the first ones */
+bool units_init(void);          /* after os_init; false: no memory for the tables, and may be called again */
+bool units_know(size_t end);    /* units [0, end) become known; false: out of memory */
+size_t units_known(void);       /* that many, the first ones */
 
 static inline unit *unit_record(size_t u) { return &unit_table[u]; }
 static inline size_t unit_number(const unit *r) { return (size_t)(r - unit_table); }

@@ -22,6 +22,14 @@ static inline void under_lean(char **argv, const char *const gates[][2]) {
     CHECK(!"execv");
 }
 
+/* A block, resident whole. */
+static inline char *take(size_t size) {
+    char *p = A(malloc)(size);
+    CHECK(p);
+    memset(p, 1, size);
+    return p;
+}
+
 static inline size_t resident(void) {
     hakmem_stats now;
     hakmem_stats_get(&now);

@@ -4,13 +4,6 @@
 
 enum { AT_MOST = 100000 };
 
-static char *take(size_t size) {
-    char *p = A(malloc)(size);
-    CHECK(p);
-    memset(p, 1, size);
-    return p;
-}
-
 static void replace_till_the_budget_is_spent(size_t size) {
     long before = counter("early_cpu_budget");
     for (int i = 0; i < AT_MOST && counter("early_cpu_budget") == before; i++) A(free)(take(size));

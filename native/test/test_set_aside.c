@@ -11,13 +11,6 @@ enum {
     FOR_ALL = 1
 }; /* bytes of a block that has a SuperSlab to itself; SuperSlabs by the gates below */
 
-static char *take(size_t size) {
-    char *p = A(malloc)(size);
-    CHECK(p);
-    memset(p, 1, size);
-    return p;
-}
-
 /* A second thread that does what it is told. */
 typedef struct {
     pthread_barrier_t gate;
