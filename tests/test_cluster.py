@@ -22,7 +22,7 @@ from test_planning import plan
 from hakmem import campaign, paths, planning, sample, store
 from hakmem.errors import ClusterError
 from hakmem.hosts import wire
-from hakmem.hosts.worker import _offered as offered_at
+from hakmem.hosts import worker as worker_side
 from hakmem.planning import Plan
 from hakmem.system import turn
 
@@ -198,7 +198,8 @@ def test_a_worker_lets_go_of_its_block_when_the_planner_is_gone(
     working = worker(start, listening(tmp_path, session), "one")
 
     def measuring() -> list[psutil.Process]:
-        return children_named(working.pid, "bench_")
+        joined = "one measures for" in (tmp_path / "1.err").read_text()  # before that it asks allocators for versions
+        return children_named(working.pid, "bench_") if joined else []
 
     (child,) = wait_for(measuring, session, working)
     session.kill()
@@ -206,6 +207,17 @@ def test_a_worker_lets_go_of_its_block_when_the_planner_is_gone(
     assert not child.is_running()
     assert not list((tmp_path / "scratch").glob("hakmem-[bw]*"))  # the block itself ended, in order
     assert "Traceback" not in (tmp_path / "1.err").read_text()
+
+
+def test_a_sweep_that_ends_before_a_worker_has_joined_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        where = wire.address(f"tcp://127.0.0.1:{closed.getsockname()[1]}")
+    monkeypatch.setattr(worker_side, "JOIN_S", 1.0)
+    wire.configure()
+    with pytest.raises(ClusterError, match=f"the sweep at {where.url} ended while this host made ready"):
+        asyncio.run(worker_side._work(where, "one", str(tmp_path)))
 
 
 def test_an_interrupted_search_for_a_sweep_ends_quietly(tmp_path: Path, start: Start) -> None:
@@ -255,7 +267,7 @@ def test_tls_lets_in_only_who_has_a_certificate(tmp_path: Path, start: Start) ->
     (tmp_path / "others").mkdir()
     stranger = wire.address(address, *certificates(tmp_path / "others"))
     with pytest.raises(ClusterError, match="do not trust each other"):
-        asyncio.run(offered_at(stranger))
+        asyncio.run(worker_side._offered(stranger))
     options = [f"--tls-ca={ca}", f"--tls-cert={cert}", f"--tls-key={key}"]
     joined = worker(start, address, "guarded", *options)
     out, _ = session.communicate(timeout=200)

@@ -31,6 +31,7 @@ from hakmem.system import machine, orphans, turn
 __all__ = ["PATIENCE_S", "Host", "block", "serve"]
 
 PATIENCE_S = 120.0  # for a planner to be there: it may be compiling first
+JOIN_S = 30.0  # for a planner that has been there a moment ago
 Send = Callable[[str, bytes | None], None]
 
 
@@ -121,10 +122,13 @@ class Host(Worker):
 
 async def _work(where: Address, name: str, scratch: str) -> None:
     try:
-        ways = {"name": name, "nthreads": 1, "resources": BENCH, "memory_limit": 0, **options(where)}
+        ways = {"name": name, "nthreads": 1, "resources": BENCH, "memory_limit": 0, "death_timeout": JOIN_S}
+        ways |= options(where)
         async with Host(where.url, local_directory=scratch, **ways) as worker:
             complain(f"{name} measures for {where.url}; it ends with the study, or by Ctrl-C")
             await worker.finished()
+    except TimeoutError as error:
+        raise ClusterError(f"the sweep at {where.url} ended while this host made ready for it") from error
     except RuntimeError as error:
         why = str(error.__cause__ or error)
         taken = f"a worker of host {name} is there already, and a host has one"
