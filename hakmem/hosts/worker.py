@@ -122,9 +122,8 @@ class Host(Worker):
 
 async def _work(where: Address, name: str, scratch: str) -> None:
     try:
-        ways = {"name": name, "nthreads": 1, "resources": BENCH, "memory_limit": 0, "death_timeout": JOIN_S}
-        ways |= options(where)
-        async with Host(where.url, local_directory=scratch, **ways) as worker:
+        ways = {"name": name, "nthreads": 1, "resources": BENCH, "memory_limit": 0, **options(where)}
+        async with Host(where.url, local_directory=scratch, death_timeout=JOIN_S, **ways) as worker:
             complain(f"{name} measures for {where.url}; it ends with the study, or by Ctrl-C")
             await worker.finished()
     except TimeoutError as error:

@@ -141,14 +141,16 @@ static COLD size_t give_all_back(void) {
     return start > now ? start - now : 0;
 }
 
-NOINLINE void *hak_malloc_slow(size_t cls) {
-    void *p = started() ? tcache_malloc_slow(cls) : NULL;
+static void *malloc_slow(size_t cls, bool exact) {
+    void *p = started() ? tcache_malloc_slow(cls, exact) : NULL;
     if (unlikely(!p) && ready) {
         (void)give_all_back(); /* the last resort: empty slabs serve any size */
-        p = tcache_malloc_slow(cls);
+        p = tcache_malloc_slow(cls, exact);
     }
     return p ? p : out_of_memory();
 }
+
+NOINLINE void *hak_malloc_slow(size_t cls) { return malloc_slow(cls, false); }
 
 static NOINLINE void *alloc_large(size_t n, size_t align, bool *zeroed) {
     void *p = started() ? large_alloc(n, align, zeroed) : NULL;
@@ -177,11 +179,19 @@ static unsigned class_of_live(void *p, const char *what) {
     return c;
 }
 
+/* A block starts at a multiple of its size in a slab aligned to 64 KiB; one of another class may have come. */
+static void *alloc_class_aligned(unsigned c, size_t align) {
+    void *p = hak_alloc_class(c);
+    if (likely(!((uintptr_t)p & (align - 1)))) return p;
+    hakmem_free(p);
+    return malloc_slow(c, true);
+}
+
 static void *alloc_aligned(size_t align, size_t n) {
     bool zeroed;
-    if (n <= SMALL_MAX && align <= SMALL_MAX) /* a block starts at a multiple of its size in a slab aligned to 64 KiB */
+    if (n <= SMALL_MAX && align <= SMALL_MAX)
         for (unsigned c = hak_size_class[((n > align ? n : align) + 15) >> 4]; c <= CLASSES; c++)
-            if (hak_class[c].size % align == 0) return hak_alloc_class(c);
+            if (hak_class[c].size % align == 0) return alloc_class_aligned(c, align);
     if (n > PTRDIFF_MAX) return out_of_memory();
     return alloc_large(n < SMALL_MAX ? SMALL_MAX + 1 : n, align, &zeroed);
 }

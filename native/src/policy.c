@@ -59,6 +59,8 @@ unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pr
     return cap > 1 ? (unsigned)cap : pressure == PRESSURE_HIGH ? 1 : 2;
 }
 
+bool policy_may_serve(size_t block_size, size_t larger) { return larger <= block_size + block_size / 4; }
+
 unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed) {
     unsigned to = missed ? cap * 2 : cap / 2;
     return to < least ? least : to > most ? most : to;

@@ -47,6 +47,8 @@ policy_pressure policy_press(policy_pressure now, size_t target, size_t all, boo
 bool policy_caches(size_t block_size,
                    policy_pressure pressure); /* above the target none above 1 KiB: each may hold a page or two */
 unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pressure pressure);
+/* Above the target: whether a block of a larger class may serve, at a quarter more at most. */
+bool policy_may_serve(size_t block_size, size_t larger);
 
 /* The capacity after a list ran full: doubled if there was a miss since it last did, else (the thread only frees) halved. */
 unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed);

@@ -352,7 +352,6 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided, uintptr
     group g[GROUPS];
     unsigned groups = 0, got = 0;
     lock(&k->lock);
-    if (lean_pressure() == PRESSURE_HIGH && (got = take_sparingly(h, k, cls, r.batch, g, &groups))) r.batch = got;
     while (got < r.batch && groups < GROUPS) {
         unit *s = h->current[cls];
         if (!s && (s = k->partial)) {
@@ -376,6 +375,20 @@ chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided, uintptr
     chain out = link_blocks(g, groups, cls, key);
     stat_octave(hak_class[cls].octave, OCT_TAKEN, out.count);
     if (decided ? r.lean : lean_releases()) slab_purge_if_due(false);
+    return out;
+}
+
+chain slab_refill_sparingly(slab_heap *h, unsigned cls, uintptr_t key) {
+    slab_class *k = &classes[cls];
+    group g[GROUPS];
+    unsigned groups = 0;
+    lock(&k->lock);
+    unsigned n = take_sparingly(h, k, cls, slab_decide(cls).batch, g, &groups);
+    unlock(&k->lock);
+    if (!n) return (chain){0};
+    chain out = link_blocks(g, groups, cls, key);
+    stat_octave(hak_class[cls].octave, OCT_TAKEN, n);
+    slab_purge_if_due(false);
     return out;
 }
 

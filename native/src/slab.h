@@ -37,6 +37,8 @@ bool slab_cached(unsigned cls); /* whether threads may keep blocks of this class
 
 /* Fetch up to a batch of blocks, linked with `key`; count 0: out of memory. `decided` NULL: each layer decides for itself. */
 chain slab_refill(slab_heap *h, unsigned cls, const slab_route *decided, uintptr_t key);
+/* The same above the target, from resident pages only; count 0: no block is free there. */
+chain slab_refill_sparingly(slab_heap *h, unsigned cls, uintptr_t key);
 /* Give a chain back to its slabs; ends the program on a block that is free already, or none. Checks every block. */
 void slab_flush(slab_heap *h, unsigned cls, chain c);
 void slab_drain_depot(void);     /* what threads have left for each other goes back likewise */

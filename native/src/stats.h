@@ -35,6 +35,7 @@
     X(refill_spare, "misses served by the full chain behind the hot list")               \
     X(refill_depot, "misses served by the depot")                                        \
     X(refill_slab, "misses served by slabs")                                             \
+    X(refill_larger, "misses served by a larger class, above the target")                \
     X(refill_partial, "slabs taken over half used")                                      \
     X(refill_new, "slabs newly made")                                                    \
     X(warm_hit, "new slabs served by the warm pool")                                     \

@@ -135,7 +135,7 @@ static void follow_pressure(heap *h) {
     for (unsigned c = 1; c <= CLASSES; c++) hak_tls.room[c] = h->cap[c];
 }
 
-static bool fetch(heap *h, unsigned cls, chain *out) {
+static bool fetch(heap *h, unsigned cls, bool sparingly, chain *out) {
     h->missed[cls] = true;
     if (h->spare[cls].count) {
         *out = h->spare[cls];
@@ -147,11 +147,16 @@ static bool fetch(heap *h, unsigned cls, chain *out) {
         STAT(refill_depot);
         return true;
     }
-    slab_route r;
-    bool ssot = gate(G_ALLOC_PASSDOWN_SSOT);
-    if (ssot) r = slab_decide(cls);
-    *out = slab_refill(&h->slabs, cls, ssot ? &r : NULL, hot_list(h, cls).key);
-    STAT(refill_slab);
+    uintptr_t key = hot_list(h, cls).key;
+    if (sparingly) {
+        *out = slab_refill_sparingly(&h->slabs, cls, key);
+    } else {
+        slab_route r;
+        bool ssot = gate(G_ALLOC_PASSDOWN_SSOT);
+        if (ssot) r = slab_decide(cls);
+        *out = slab_refill(&h->slabs, cls, ssot ? &r : NULL, key);
+    }
+    if (out->count) STAT(refill_slab);
     return out->count > 0;
 }
 
@@ -166,23 +171,40 @@ static void *pop(unsigned c) {
     return p;
 }
 
-static void *refill_and_pop(heap *h, unsigned cls) {
-    follow_pressure(h);
+/* Whether the hot list has a block now. */
+static bool refill(heap *h, unsigned cls, bool sparingly) {
     settle(h, cls);
-    if (hak_tls.head[cls] == LIST_END) { /* joining may have allocated and refilled it; others may have marked it */
-        chain c;
-        if (!fetch(h, cls, &c)) return NULL;
-        STAT_N(tls_sll, c.count);
-        set_list(h, cls, c);
-    }
-    return pop(cls);
+    if (hak_tls.head[cls] != LIST_END) return true; /* joining may have allocated and refilled it; others may have marked it */
+    chain c;
+    if (!fetch(h, cls, sparingly, &c)) return false;
+    STAT_N(tls_sll, c.count);
+    set_list(h, cls, c);
+    return true;
 }
 
-NOINLINE void *tcache_malloc_slow(size_t cls) {
+/* Above the target a block of a class that is a little larger will do, rather than a page that was given back: what is free in one class serves the
+ * others, which do not all have their peak at once. */
+static unsigned refill_sparingly(heap *h, unsigned cls, bool exact) {
+    for (unsigned c = cls; c <= (exact ? cls : CLASSES) && policy_may_serve(hak_class[cls].size, hak_class[c].size); c++) {
+        if (!refill(h, c, true)) continue;
+        if (c != cls) STAT(refill_larger);
+        return c;
+    }
+    return 0;
+}
+
+static void *refill_and_pop(heap *h, unsigned cls, bool exact) {
+    follow_pressure(h);
+    unsigned c = h->pressure == PRESSURE_HIGH ? refill_sparingly(h, cls, exact) : 0;
+    if (!c && refill(h, cls, false)) c = cls;
+    return c ? pop(c) : NULL;
+}
+
+NOINLINE void *tcache_malloc_slow(size_t cls, bool exact) {
     heap *h = join();
     if (!h) return NULL;
     heap_enter(h);
-    void *p = refill_and_pop(h, (unsigned)cls);
+    void *p = refill_and_pop(h, (unsigned)cls, exact);
     heap_leave(h);
     heap_take_idle(h);
     background_resume();

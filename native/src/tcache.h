@@ -22,16 +22,17 @@
 typedef struct hak_tls tcache;
 
 void tcache_init(void);
-void *tcache_malloc_slow(size_t cls);          /* the hot list is empty, or damaged; NULL: out of memory */
-void tcache_drain(void);                         /* the calling thread's caches go back to the slabs, every block checked */
+/* The hot list is empty, or damaged. Above Lean's target the block may be of a larger class, unless `exact`; NULL: out of memory. */
+void *tcache_malloc_slow(size_t cls, bool exact);
+void tcache_drain(void); /* the calling thread's caches go back to the slabs, every block checked */
 bool tcache_holds(const block *b, unsigned cls); /* b is on a list of the calling thread, which holds no lock */
-bool tcache_blocks(size_t blocks[CLASSES + 1]);  /* adds, per class, the blocks in the caches of all threads; false: unknown */
+bool tcache_blocks(size_t blocks[CLASSES + 1]); /* adds, per class, the blocks in the caches of all threads; false: unknown */
 /* Where another process finds the same figures in this one's memory: offsets in a heap and in the state of its thread. */
 typedef struct {
     const void *made;
     size_t next, tls, cap, spare, spare_step, room, heap;
 } tcache_layout;
 tcache_layout tcache_where(void);
-size_t tcache_bytes(void);                      /* of blocks in hot lists of the caller */
+size_t tcache_bytes(void); /* of blocks in hot lists of the caller */
 
 #endif

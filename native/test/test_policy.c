@@ -127,6 +127,7 @@ static void lean_keeps_caches_small(void) {
     CHECK(policy_cap(16, 0, 100, PRESSURE_HIGH) == 64); /* 1 KiB */
     CHECK(policy_cap(2048, 7, 100, PRESSURE_LEAN) == 8); /* 4 would fit, 8 are always allowed */
     CHECK(policy_cap(2048, 7, 100, PRESSURE_HIGH) == 1);
+    CHECK(policy_may_serve(896, 1024) && policy_may_serve(896, 1120) && !policy_may_serve(896, 1121));
     CHECK(policy_caches(1024, PRESSURE_HIGH) && !policy_caches(1152, PRESSURE_HIGH) && policy_caches(32768, PRESSURE_LEAN));
     CHECK(policy_cap(32768, 8, 100, PRESSURE_LEAN) == 4); /* never more than without pressure */
     CHECK(policy_cap(16, 0, 10, PRESSURE_LEAN) == 204);   /* 2048 / 10: the scaled table is less than 8 KiB */
