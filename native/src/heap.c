@@ -11,7 +11,7 @@ heap *hak_heaps;
 static heap *unused, *fresh;
 static size_t fresh_left, count;
 static hak_lock heaps_lock = HAK_LOCK_INIT;
-static uint64_t looked; /* at idle ones, last */
+static uint64_t looked, pause_ns; /* at idle ones: when last, and how long until the next time */
 
 void heap_lock_all(void) {
     lock(&heaps_lock);
@@ -192,17 +192,24 @@ static void take_back(heap *h) {
     h->tls = NULL; /* its record stays as it is: what it counted still counts */
 }
 
+static uint64_t idle_ns(void) { return (uint64_t)gate(G_SS_LEAN_CACHE_IDLE_MS) * IDLE_NS_PER_MS; }
+
 static COLD void look_at_all(const heap *self) {
+    uint64_t t0 = os_cpu_ns();
     lock(&heaps_lock);
     for (heap *h = hak_heaps; h; h = h->made)
         if (h != self && h->tls) take_back(h);
     unlock(&heaps_lock);
+    poke(&pause_ns, policy_pause(idle_ns(), os_cpu_ns() - t0, (unsigned)gate(G_SS_LEAN_CPU_PERMILLE)));
 }
 
 void heap_look_for_idle(const heap *self) {
-    uint64_t now = os_now_coarse_ns(), last = peek(&looked), idle = (uint64_t)gate(G_SS_LEAN_CACHE_IDLE_MS);
-    if (!last) poke(&looked, now); /* nobody is idle yet */
-    if (idle && policy_is_due(last, now, idle * IDLE_NS_PER_MS) &&
+    uint64_t now = os_now_coarse_ns(), last = peek(&looked);
+    if (!last) { /* nobody is idle yet */
+        poke(&pause_ns, idle_ns());
+        poke(&looked, now);
+    }
+    if (gate(G_SS_LEAN_CACHE_IDLE_MS) && policy_is_due(last, now, peek(&pause_ns)) &&
         __atomic_compare_exchange_n(&looked, &last, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
         look_at_all(self);
 }

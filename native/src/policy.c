@@ -18,6 +18,11 @@ uint64_t policy_wait(policy_purse *p, uint64_t now, unsigned permille) {
 
 void policy_spent(policy_purse *p, uint64_t ns) { p->owed += ns; }
 
+uint64_t policy_pause(uint64_t wanted, uint64_t cost, unsigned permille) {
+    uint64_t least = wanted ? cost * 1000 / permille : 0;
+    return wanted > least ? wanted : least;
+}
+
 void policy_beat(policy_pulse *p, uint64_t now) {
     uint64_t gap = now - p->last;
     if (p->last) p->mean_gap = p->mean_gap ? (p->mean_gap * 7 + gap) / 8 : gap;

@@ -30,6 +30,8 @@ size_t policy_excess(size_t target, size_t all);
  * than a few. */
 uint64_t policy_wait(policy_purse *p, uint64_t now, unsigned permille);
 void policy_spent(policy_purse *p, uint64_t ns);
+/* From one look to the next, where they are wanted so far apart (0: without a pause) and the last one took `cost`: looks take no more than the share, either. */
+uint64_t policy_pause(uint64_t wanted, uint64_t cost, unsigned permille);
 
 void policy_beat(policy_pulse *p, uint64_t now);
 /* Empty SuperSlabs worth keeping resident: mode 0..2 as said, 3 adaptive. */

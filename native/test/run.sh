@@ -38,7 +38,7 @@ export ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 export TSAN_OPTIONS=halt_on_error=1:abort_on_error=1:second_deadlock_stack=1
 
-# A process of 1.7 MB is above a target of 1 at once, and soon above twice that; a target of 2 keeps many tests between the two, where blocks are short.
+# MB MODE. A process of 1.7 MB is soon above twice 1 MB; a target of about its size keeps tests between once and twice that, where memory is short.
 lean() { echo "'HAKMEM_SS_MEM_LEAN=1' 'HAKMEM_SS_MEM_LEAN_TARGET_MB=$1' 'HAKMEM_SS_MEM_LEAN_DECOMMIT=$2'"; }
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT
@@ -46,6 +46,8 @@ for name in "$@"; do
     echo "'$name' '$out/test/$name'"
     case $name in
     system/* | */test_policy) ;;
+    asan/*) echo "'$name LEAN DONTNEED' '$out/test/$name' $(lean 8 DONTNEED)" ;;
+    tsan/*) echo "'$name LEAN DONTNEED' '$out/test/$name' $(lean 32 DONTNEED)" ;;
     *) echo "'$name LEAN DONTNEED' '$out/test/$name' $(lean 2 DONTNEED)" ;;
     esac
     case $name in

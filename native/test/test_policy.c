@@ -60,6 +60,13 @@ static void a_purse_is_spent_evenly(void) {
     CHECK(longest < 550);
 }
 
+static void looks_take_no_more_than_their_share(void) {
+    CHECK(policy_pause(500 * MS, 25 * MS, 50) == 500 * MS);
+    CHECK(policy_pause(500 * MS, 26 * MS, 50) == 520 * MS);
+    CHECK(policy_pause(1 * MS, 2 * MS, 1000) == 2 * MS);
+    CHECK(policy_pause(0, MS, 50) == 0); /* without a pause */
+}
+
 static void a_pulse_is_the_mean_of_its_gaps(void) {
     policy_pulse pulse = {0};
     policy_beat(&pulse, 1000 * MS);
@@ -177,6 +184,7 @@ int main(void) {
     RUN(excess_is_what_stands_above_the_target);
     RUN(a_purse_holds_its_share_of_ten_seconds);
     RUN(a_purse_is_spent_evenly);
+    RUN(looks_take_no_more_than_their_share);
     RUN(a_pulse_is_the_mean_of_its_gaps);
     RUN(a_fixed_reserve_is_what_was_said);
     RUN(an_adaptive_reserve_follows_the_pulse);
