@@ -112,8 +112,10 @@ def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(native: Bui
     with running(native, tmp_path) as child:
         path = tmp_path / f"hakmem.{child.pid}"
         data = path.read_bytes()
-    begin, _, rest = data.partition(f'"pid":{child.pid},'.encode())
-    path.write_bytes(begin + f'"pid":{os.getpid()},'.encode() + rest)
+    text, padding = data[: data.index(b"\0")], data[data.index(b"\0") :]
+    other = text.replace(f'"pid":{child.pid},'.encode(), f'"pid":{os.getpid()},'.encode())
+    shift = len(other) - len(text)  # a number may have a digit more or less, and what follows must stay where it is
+    path.write_bytes(other + (padding[shift:] if shift >= 0 else b"\0" * -shift + padding))
     assert not Page(path).alive()
     with pytest.raises(BadParameter, match=f"process {os.getpid()} shows no page: start it with HAKMEM_STATS_LIVE"):
         live.read(str(os.getpid()))
