@@ -33,9 +33,12 @@ typedef struct {
 
 extern HIDDEN const class_info hak_class[CLASSES + 1];
 
+/* The block that an offset in a slab of the class lies in. */
+static inline unsigned class_block_of(const class_info *c, size_t off) { return (unsigned)((off * (uint64_t)c->reciprocal) >> 32); }
+
 /* The block that begins at an offset in a slab of the class; its `count`: none does. */
 static inline unsigned class_block_at(const class_info *c, size_t off) {
-    unsigned i = (unsigned)((off * (uint64_t)c->reciprocal) >> 32);
+    unsigned i = class_block_of(c, off);
     return off == (size_t)i * c->size && i < c->count ? i : c->count;
 }
 

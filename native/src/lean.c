@@ -155,7 +155,8 @@ bool lean_purge_begin(lean_purge *p, bool at_rest) {
 void lean_purge_end(const lean_purge *p) {
     size_t now = lean_resident();
     poke(&resident_level, now);
-    poke(&purge_step, policy_step(PURGE_STEP_BYTES, now));
+    size_t found = p->resident > now ? p->resident - now : 0;
+    poke(&purge_step, policy_step(peek(&purge_step), PURGE_STEP_BYTES, now, p->freed, found));
     poke(&purges_futile, p->over && p->resident < now + p->freed / 4);
     lean_spent_since(p->t0);
     STAT(purge_runs);

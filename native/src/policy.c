@@ -7,16 +7,23 @@ size_t policy_all(ptrdiff_t others, size_t resident) {
 size_t policy_excess(size_t target, size_t all) { return all > target ? all - target : 0; }
 
 uint64_t policy_wait(policy_purse *p, uint64_t now, unsigned permille) {
-    uint64_t at_once = POLICY_WINDOW_NS / 2000 * permille, passed = now - p->at;
-    uint64_t earned = passed < POLICY_WINDOW_NS ? passed * permille / 2000 : UINT64_MAX;
+    static const unsigned twentieths[ACCOUNTS] = {[BURSTS] = 10, [STEADY] = 19}; /* earned as time passes */
+    uint64_t twentieth = POLICY_WINDOW_NS / 20000 * permille, passed = now - p->at, wait = UINT64_MAX;
     p->at = now;
-    p->owed = p->owed > earned ? p->owed - earned : 0;
-    uint64_t refilled = at_once / 20 * 19;
-    p->dry = p->owed >= (p->dry ? refilled : at_once);
-    return p->dry ? (p->owed - refilled + 1) * 2000 / permille + 1 : 0;
+    for (unsigned i = 0; i < ACCOUNTS; i++) {
+        uint64_t rate = (uint64_t)permille * twentieths[i], earned = passed < POLICY_WINDOW_NS ? passed * rate / 20000 : UINT64_MAX;
+        uint64_t at_once = (20 - twentieths[i]) * twentieth, refilled = at_once - twentieth / 2;
+        p->owed[i] = p->owed[i] > earned ? p->owed[i] - earned : 0;
+        p->dry[i] = p->owed[i] >= (p->dry[i] ? refilled : at_once);
+        uint64_t until = p->dry[i] ? (p->owed[i] - refilled + 1) * 20000 / rate + 1 : 0;
+        if (until < wait) wait = until;
+    }
+    return wait;
 }
 
-void policy_spent(policy_purse *p, uint64_t ns) { p->owed += ns; }
+void policy_spent(policy_purse *p, uint64_t ns) {
+    for (unsigned i = 0; i < ACCOUNTS; i++) p->owed[i] += ns;
+}
 
 uint64_t policy_pause(uint64_t wanted, uint64_t cost, unsigned permille) {
     uint64_t least = wanted ? cost * 1000 / permille : 0;
@@ -71,7 +78,12 @@ unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed) 
     return to < least ? least : to > most ? most : to;
 }
 
-size_t policy_step(size_t smallest, size_t resident) { return resident / 32 > smallest ? resident / 32 : smallest; }
+size_t policy_step(size_t last, size_t smallest, size_t resident, size_t freed, size_t found) {
+    size_t least = resident / 32 > smallest ? resident / 32 : smallest;
+    size_t most = resident / 4 < 8 * smallest ? resident / 4 : 8 * smallest;
+    if (found > freed / 16 || most < least) return least;
+    return 2 * last < least ? least : 2 * last > most ? most : 2 * last;
+}
 
 bool policy_fell(size_t *level, size_t resident) {
     bool fell = resident < *level / 8 * 7;

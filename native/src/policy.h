@@ -1,6 +1,8 @@
 /* policy: arithmetic that decides, and nothing that acts. Sizes in bytes, time in nanoseconds, always an argument. A leaf.
  *
- *   policy_purse   a CPU budget: at most a share of any 10 s, half of it at once, the rest as time passes
+ *   policy_purse   a CPU budget: at most a share of any 10 s. Two accounts are charged with all that is spent, and it is enough that one has something left:
+ *                  of one, half may be spent at once and half as time passes, for bursts; of the other, a twentieth and the rest, for what goes on and on.
+ *                  Either alone keeps to the share: what an account owes is no less than what 10 s took beyond what they earned.
  *   policy_pulse   how busy SuperSlabs come and go, for the adaptive reserve
  */
 #ifndef HAK_POLICY_H
@@ -11,9 +13,10 @@
 #define POLICY_WINDOW_NS 10000000000ull
 #define POLICY_IDLE_NS 10000000ull /* the user's rule: idle for over 10 ms keeps nothing */
 
+enum { BURSTS, STEADY, ACCOUNTS };
 typedef struct {
-    uint64_t at, owed; /* spent and not yet earned again, as of `at` */
-    bool dry;
+    uint64_t at, owed[ACCOUNTS]; /* spent and not yet earned again, as of `at` */
+    bool dry[ACCOUNTS];
 } policy_purse;
 
 typedef struct {
@@ -26,8 +29,8 @@ size_t policy_all(ptrdiff_t others, size_t resident);
 /* Bytes by which a process is above its ceiling; 0 when it is not. */
 size_t policy_excess(size_t target, size_t all);
 
-/* 0 until half of the window's share is owed; then the time until a twentieth of that half is earned: many small purges would cost more a page
- * than a few. */
+/* 0 while an account has something left; then the time until a fortieth of the window's share is earned: many small purges would cost more a page than a
+ * few. */
 uint64_t policy_wait(policy_purse *p, uint64_t now, unsigned permille);
 void policy_spent(policy_purse *p, uint64_t ns);
 /* From one look to the next, where they are wanted so far apart (0: without a pause) and the last one took `cost`: looks take no more than the share, either. */
@@ -55,9 +58,10 @@ bool policy_may_serve(size_t block_size, size_t larger);
 /* The capacity after a list ran full: doubled if there was a miss since it last did, else (the thread only frees) halved. */
 unsigned policy_adapt(unsigned cap, unsigned least, unsigned most, bool missed);
 
-/* Bytes to be freed before the next search for free pages: a share of what is resident, so that the search costs little a byte
- * freed, finds pages in longer runs, and leaves little behind. */
-size_t policy_step(size_t smallest, size_t resident);
+/* Bytes to be freed before the next search for free pages, after one that found `found` for the `freed`: a share of what is resident, so that the search
+ * costs little a byte freed, finds pages in longer runs, and leaves little behind. Where the last one found little, up to eight times the smallest step, but
+ * no more than a quarter of what is resident: steady traffic above the target would spend the budget on searches. */
+size_t policy_step(size_t last, size_t smallest, size_t resident, size_t freed, size_t found);
 
 /* Whether what is resident has fallen by an eighth, since it was highest or since `level` was set: a burst ends, and pages of slabs that are left may
  * be free. Steady traffic does not fall, so it asks for no purge. */

@@ -163,7 +163,7 @@ static uint16_t free_pages(unit *s) {
     uint16_t out = 0;
     for (unsigned i = 0; i < unit_page_count(); i++) {
         size_t a = (size_t)i << hak_page_shift, b = a + ((size_t)1 << hak_page_shift);
-        unsigned from = (unsigned)(a / c->size), to = (unsigned)div_up(b, c->size);
+        unsigned from = class_block_of(c, a), to = class_block_of(c, b - 1) + 1;
         if (!(s->resident >> i & 1) || !blocks_free(s, bits, from, to)) continue;
         check_are_back(s, from, to);
         out |= (uint16_t)(1u << i);

@@ -29,7 +29,7 @@ static void a_purse_holds_its_share_of_ten_seconds(void) {
     policy_spent(&purse, 20 * MS);
     CHECK(policy_wait(&purse, start + 501 * MS, 50) > 0);
     CHECK(policy_wait(&purse, start + 4 * POLICY_WINDOW_NS, 50) == 0); /* a long pause earns no more than everything */
-    CHECK(purse.owed == 0 && !purse.dry);
+    for (unsigned i = 0; i < ACCOUNTS; i++) CHECK(purse.owed[i] == 0 && !purse.dry[i]);
     policy_spent(&purse, 5 * MS);
     CHECK(policy_wait(&purse, start + 4 * POLICY_WINDOW_NS, 1) / MS == 500); /* 10 ms, 5 at once, 0.5 a second */
     CHECK(policy_wait(&purse, start + 4 * POLICY_WINDOW_NS, 1000) == 0);
@@ -56,8 +56,23 @@ static void a_purse_is_spent_evenly(void) {
         uint64_t sum = 0;
         for (size_t i = from; i < from + 100; i++) sum += spent[i];
         CHECK(sum <= 501 && sum >= 225); /* the last one begins at the limit */
+        CHECK(from < 200 || sum >= 450); /* the burst is forgotten */
     }
     CHECK(longest < 550);
+}
+
+/* Whoever needs nine tenths of the share all the time is never refused, and may still have a burst. */
+static void a_purse_has_room_for_what_goes_on(void) {
+    policy_purse purse = {0};
+    for (uint64_t now = 0; now < 60000; now += 100) {
+        CHECK(policy_wait(&purse, POLICY_WINDOW_NS + now * MS, 50) == 0);
+        policy_spent(&purse, 9 * MS / 2);
+    }
+    purse = (policy_purse){0};
+    for (uint64_t now = 0; now < 60000; now += 100) {
+        CHECK(policy_wait(&purse, POLICY_WINDOW_NS + now * MS, 50) == 0);
+        policy_spent(&purse, now == 30000 ? 200 * MS : 2 * MS);
+    }
 }
 
 static void looks_take_no_more_than_their_share(void) {
@@ -151,9 +166,24 @@ static void a_cache_that_misses_grows_and_another_shrinks(void) {
 
 static void a_search_for_free_pages_repays(void) {
     size_t smallest = 64 * KIB;
-    CHECK(policy_step(smallest, 0) == smallest);
-    CHECK(policy_step(smallest, 2 * MIB) == smallest); /* a thirty-second */
-    CHECK(policy_step(smallest, 64 * MIB) == 2 * MIB);
+    CHECK(policy_step(smallest, smallest, 0, MIB, MIB) == smallest);
+    CHECK(policy_step(smallest, smallest, 2 * MIB, MIB, MIB) == smallest); /* a thirty-second */
+    CHECK(policy_step(smallest, smallest, 64 * MIB, MIB, MIB) == 2 * MIB);
+    CHECK(policy_step(smallest, smallest, 64 * MIB, MIB, 0) == 2 * MIB);
+}
+
+static void a_search_that_finds_little_comes_less_often(void) {
+    size_t smallest = 64 * KIB, step = smallest;
+    for (size_t expected = 128 * KIB; expected <= 512 * KIB; expected *= 2) {
+        step = policy_step(step, smallest, 4 * MIB, step, step / 16);
+        CHECK(step == expected);
+    }
+    CHECK(policy_step(step, smallest, 4 * MIB, step, 0) == 512 * KIB);
+    CHECK(policy_step(step, smallest, MIB, step, 0) == 256 * KIB); /* a quarter of what is resident */
+    CHECK(policy_step(step, smallest, 64 * KIB, step, 0) == smallest);
+    CHECK(policy_step(step, smallest, 4 * MIB, step, step / 16 + 1) == 128 * KIB);
+    CHECK(policy_step(smallest, smallest, 12 * MIB, step, 0) == 384 * KIB); /* a thirty-second at least */
+    CHECK(policy_step(6 * MIB, smallest, 3 * MIB, step, 0) == 512 * KIB); /* much was resident before */
 }
 
 static void a_miss_fetches_a_page_or_so(void) {
@@ -184,6 +214,7 @@ int main(void) {
     RUN(excess_is_what_stands_above_the_target);
     RUN(a_purse_holds_its_share_of_ten_seconds);
     RUN(a_purse_is_spent_evenly);
+    RUN(a_purse_has_room_for_what_goes_on);
     RUN(looks_take_no_more_than_their_share);
     RUN(a_pulse_is_the_mean_of_its_gaps);
     RUN(a_fixed_reserve_is_what_was_said);
@@ -193,6 +224,7 @@ int main(void) {
     RUN(lean_keeps_caches_small);
     RUN(a_cache_that_misses_grows_and_another_shrinks);
     RUN(a_search_for_free_pages_repays);
+    RUN(a_search_that_finds_little_comes_less_often);
     RUN(a_miss_fetches_a_page_or_so);
     return 0;
 }
