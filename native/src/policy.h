@@ -48,7 +48,7 @@ typedef enum { PRESSURE_NONE, PRESSURE_LEAN, PRESSURE_HIGH } policy_pressure;
 policy_pressure policy_press(policy_pressure now, size_t target, size_t all, bool futile);
 
 /* Blocks a thread may hold back: the user's table per octave, scaled, at least 2. Lean starts from at most 8 KiB (above the target
- * 2 KiB) and lets a cache grow to the table's figure where it is both filled and emptied: see policy_adapt. */
+ * 1 KiB) and lets a cache grow to the table's figure where it is both filled and emptied: see policy_adapt. */
 bool policy_caches(size_t block_size,
                    policy_pressure pressure); /* above the target none above 1 KiB: each may hold a page or two */
 unsigned policy_cap(size_t block_size, int octave, unsigned scale_pct, policy_pressure pressure);
