@@ -215,6 +215,7 @@ def test_a_sweep_that_ends_before_a_worker_has_joined_is_an_error(
     with socket.create_server(("127.0.0.1", 0)) as closed:
         where = wire.address(f"tcp://127.0.0.1:{closed.getsockname()[1]}")
     monkeypatch.setattr(worker_side, "JOIN_S", 1.0)
+    monkeypatch.setattr(worker_side.orphans, "children", lambda _: set())  # this process has other children
     wire.configure()
     with pytest.raises(ClusterError, match=f"the sweep at {where.url} ended while this host made ready"):
         asyncio.run(worker_side._work(where, "one", str(tmp_path)))

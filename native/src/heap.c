@@ -196,7 +196,7 @@ static uint64_t idle_ns(void) { return (uint64_t)gate(G_SS_LEAN_CACHE_IDLE_MS) *
 
 static COLD void look_at_all(const heap *self) {
     uint64_t t0 = os_cpu_ns();
-    lock(&heaps_lock);
+    if (pthread_mutex_trylock(&heaps_lock)) return; /* somebody looks already, for longer than the pause was */
     for (heap *h = hak_heaps; h; h = h->made)
         if (h != self && h->tls) take_back(h);
     unlock(&heaps_lock);
@@ -204,7 +204,7 @@ static COLD void look_at_all(const heap *self) {
 }
 
 void heap_look_for_idle(const heap *self) {
-    uint64_t now = os_now_coarse_ns(), last = peek(&looked);
+    uint64_t last = peek(&looked), now = os_now_coarse_ns(); /* in this order: the clock of who looked may be ahead */
     if (!last) { /* nobody is idle yet */
         poke(&pause_ns, idle_ns());
         poke(&looked, now);

@@ -1,6 +1,6 @@
 /* heap: what a thread holds beside its hot lists; all threads' heaps in one list; what idle threads hold is taken back.
  *
- * With Lean, half a second apart (SS_LEAN_CACHE_IDLE_MS) some thread on a slow way looks at the lists of all others. A list that looks as it did
+ * With Lean, at least half a second apart (SS_LEAN_CACHE_IDLE_MS) some thread on a slow way looks at the lists of all others. A list that looks as it did
  * half a second ago goes back to its slabs, except for two blocks, though its owner may wake up at any instant, and
  * its malloc and free know nothing of it:
  *

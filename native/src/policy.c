@@ -8,8 +8,8 @@ size_t policy_excess(size_t target, size_t all) { return all > target ? all - ta
 
 uint64_t policy_wait(policy_purse *p, uint64_t now, unsigned permille) {
     static const unsigned twentieths[ACCOUNTS] = {[BURSTS] = 10, [STEADY] = 19}; /* earned as time passes */
-    uint64_t twentieth = POLICY_WINDOW_NS / 20000 * permille, passed = now - p->at, wait = UINT64_MAX;
-    p->at = now;
+    uint64_t twentieth = POLICY_WINDOW_NS / 20000 * permille, passed = now > p->at ? now - p->at : 0, wait = UINT64_MAX;
+    p->at += passed; /* a thread may be late with its clock */
     for (unsigned i = 0; i < ACCOUNTS; i++) {
         uint64_t rate = (uint64_t)permille * twentieths[i], earned = passed < POLICY_WINDOW_NS ? passed * rate / 20000 : UINT64_MAX;
         uint64_t at_once = (20 - twentieths[i]) * twentieth, refilled = at_once - twentieth / 2;
@@ -82,6 +82,7 @@ size_t policy_step(size_t last, size_t smallest, size_t resident, size_t freed, 
     size_t least = resident / 32 > smallest ? resident / 32 : smallest;
     size_t most = resident / 4 < 8 * smallest ? resident / 4 : 8 * smallest;
     if (found > freed / 16 || most < least) return least;
+    if (freed < smallest) return last < least ? least : last > most ? most : last; /* that little tells nothing */
     return 2 * last < least ? least : 2 * last > most ? most : 2 * last;
 }
 

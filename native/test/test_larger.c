@@ -37,6 +37,7 @@ static void make_room(void) {
 
 static void a_larger_class_serves(void) {
     long before = counted("refill_larger");
+    CHECK(lean_pressure() == PRESSURE_HIGH); /* no search came between, which would have found nothing */
     char *like = A(malloc)(LIKE), *unlike = A(malloc)(UNLIKE);
     CHECK(among_them(like) && A(malloc_usable_size)(like) == SIZE);
     CHECK(!among_them(unlike) && A(malloc_usable_size)(unlike) < SIZE);
@@ -68,7 +69,10 @@ static void what_was_there_is_whole(void) {
 
 int main(int argc, char **argv) {
     (void)argc;
-    under_lean(argv, (const char *const[][2]){{"HAKMEM_SS_LEAN_CPU_PERMILLE", "999"}, {NULL}});
+    under_lean(argv, (const char *const[][2]){{"HAKMEM_SS_LEAN_CPU_PERMILLE", "999"},
+                                              {"HAKMEM_SS_LEAN_BACKGROUND_MS", "0"},
+                                              {"HAKMEM_SS_LEAN_DECAY_MS", "0"},
+                                              {NULL}});
     RUN(make_room);
     RUN(a_larger_class_serves);
     RUN(but_not_where_it_is_aligned_less);

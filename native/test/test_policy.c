@@ -30,6 +30,10 @@ static void a_purse_holds_its_share_of_ten_seconds(void) {
     CHECK(policy_wait(&purse, start + 501 * MS, 50) > 0);
     CHECK(policy_wait(&purse, start + 4 * POLICY_WINDOW_NS, 50) == 0); /* a long pause earns no more than everything */
     for (unsigned i = 0; i < ACCOUNTS; i++) CHECK(purse.owed[i] == 0 && !purse.dry[i]);
+    policy_spent(&purse, 300 * MS);
+    CHECK(policy_wait(&purse, start + 4 * POLICY_WINDOW_NS - 4 * MS, 50) > 0); /* a clock that is a tick late */
+    CHECK(policy_wait(&purse, start + 8 * POLICY_WINDOW_NS, 50) == 0);
+    start += 4 * POLICY_WINDOW_NS;
     policy_spent(&purse, 5 * MS);
     CHECK(policy_wait(&purse, start + 4 * POLICY_WINDOW_NS, 1) / MS == 500); /* 10 ms, 5 at once, 0.5 a second */
     CHECK(policy_wait(&purse, start + 4 * POLICY_WINDOW_NS, 1000) == 0);
@@ -183,6 +187,7 @@ static void a_search_that_finds_little_comes_less_often(void) {
     CHECK(policy_step(step, smallest, 64 * KIB, step, 0) == smallest);
     CHECK(policy_step(step, smallest, 4 * MIB, step, step / 16 + 1) == 128 * KIB);
     CHECK(policy_step(smallest, smallest, 12 * MIB, step, 0) == 384 * KIB); /* a thirty-second at least */
+    CHECK(policy_step(256 * KIB, smallest, 4 * MIB, 16, 0) == 256 * KIB);   /* at rest, where next to nothing was freed */
     CHECK(policy_step(6 * MIB, smallest, 3 * MIB, step, 0) == 512 * KIB); /* much was resident before */
 }
 
