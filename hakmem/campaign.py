@@ -23,7 +23,7 @@ from hakmem.planning import Plan
 from hakmem.progress import Progress, show
 from hakmem.run import Outcome, padding_of, trial
 from hakmem.store import Ledger, Trial
-from hakmem.system import machine, turn
+from hakmem.system import interrupts, machine, turn
 from hakmem.verdict import Verdict
 from hakmem.workload import Workload
 
@@ -153,6 +153,7 @@ class Session:
         }
         for known in before.values():
             self.note(known)
+        self.check: Callable[[], None] = lambda: None
         self.progress: Progress = show(quiet=quiet or not any(self.left.values()))
         self.provenance = ""
 
@@ -203,7 +204,12 @@ class Session:
             self.left[work.text] += sum(self.lacks(work, block) for block in range(reached, self.goal[work.text]))
 
     def measure_all(self) -> Done:
-        """Go through the blocks until all is measured or the budget is spent."""
+        """Measure until all is measured or the budget is spent."""
+        with interrupts.heard() as self.check:
+            return self.go_through()
+
+    def go_through(self) -> Done:
+        """Run the blocks one after the other."""
         stopped = None
         for work, block in self.blocks():
             lacks = self.lacks(work, block)
@@ -247,6 +253,7 @@ class Session:
         self.left[made.workload] -= 1
         self.note(made)
         self.tell(f"{made.workload}: {made.arm}")
+        self.check()
 
     def tell(self, what: str) -> None:
         """Show where we are; the ETA is what the measured durations say, and no more than the budget."""

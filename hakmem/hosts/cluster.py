@@ -190,7 +190,7 @@ class _Dealer(Session):
         self.stopped: str | None = None
         self.alone_since: float | None = None
 
-    def measure_all(self) -> Done:
+    def go_through(self) -> Done:
         """Deal until all is measured, the budget is spent, or nobody is there."""
         while (self.deal() or self.flights or self.look_again()) and not (self.stopped and not self.flights):
             if not self.hosts and not self.flights:
