@@ -135,6 +135,7 @@ class Session:
     """
 
     hands = 1
+    check: Callable[[], None]  # of `interrupts.heard`, while it measures
 
     def __init__(
         self, made: Plan, ledger: Ledger, quiet: bool, judge: Judge | None, watch: Watch | None = None
@@ -153,7 +154,6 @@ class Session:
         }
         for known in before.values():
             self.note(known)
-        self.check: Callable[[], None] = lambda: None
         self.progress: Progress = show(quiet=quiet or not any(self.left.values()))
         self.provenance = ""
 

@@ -1,4 +1,4 @@
-"""Ctrl-C that is not lost: Python drops a KeyboardInterrupt that comes up in a destructor, and goes on."""
+"""Ctrl-C that is not lost: where nothing can be raised, as in a destructor, Python drops a KeyboardInterrupt."""
 
 import signal
 import sys
